@@ -1,0 +1,1 @@
+"""Headrace compiles neural networks to proven, tuned, dependency-free C."""
