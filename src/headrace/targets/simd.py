@@ -83,9 +83,14 @@ T type, E element, M mask, S source type, H type of half the lanes:
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from headrace.targets.vector_types import ELEMS, VType
+from headrace.targets import vector_generic, vector_neon, vector_x86
+from headrace.targets.expand import expand, function, letters
+from headrace.targets.primitives import SIGNATURES
+from headrace.targets.vector_types import ELEMS, FUNCTION, VType, parse
 
 
 @dataclass(frozen=True)
@@ -120,3 +125,112 @@ ISAS = {
 def ctype(elem: str, lanes: int) -> str:
     """C type of `lanes` elements: "float", "f32x16"; f16 and bf16 give uint16_t and u16x16."""
     return VType(ELEMS[elem], lanes).c
+
+
+_USED = re.compile(r"\bhr_[a-z]\w*(?=\()")
+_TYPES = re.compile(r"\b(?:[fiu](?:8|16|32|64))x[0-9]+\b")
+# operations that are better done on two halves than portably, when a type is wider than a register
+_SPLIT = {"fma", "fnma", "sqrt", "floor", "ceil", "trunc", "round", "min", "max", "min_fast", "max_fast", "ldexp", "select",
+          "select_lt"}  # fmt: skip
+
+
+def used(code: str) -> set[str]:
+    """Names of all functions `hr_…(` that C text calls, primitives and others."""
+    return set(_USED.findall(code))
+
+
+def is_primitive(name: str) -> bool:
+    """Whether `name` (hr_<op>_<type>…) is an operation of this module."""
+    match = FUNCTION.match(name)
+    return match is not None and match[1] in SIGNATURES
+
+
+def prelude(isa: Isa, needed: Iterable[str], types: Iterable[str] = ()) -> str:
+    """C text that defines the primitives `needed` (full names), all they use, and the vector types they name.
+
+    types: further vector types to define, such as "f32x16"; also found in `needed` if it holds C text.
+    ValueError for a name that is no primitive.
+    """
+    texts: dict[str, str] = {}
+    for name in sorted(needed):
+        _collect(isa, name, texts)
+    vectors = {match for text in texts.values() for match in _TYPES.findall(text)} | {t for t in types if "x" in t}
+    typedefs = [parse(name).typedef() for name in sorted(vectors, key=lambda n: (parse(n).lanes, n))]
+    return "\n".join([head(isa), *typedefs, "", *texts.values(), ""])
+
+
+def head(isa: Isa) -> str:
+    """Includes and the function attributes that every function of the prelude carries."""
+    includes = ["#include <stddef.h>", "#include <stdint.h>", *([f"#include <{isa.header}>"] if isa.header else [])]
+    return "\n".join([*includes, f"#define HR_INLINE {inline(isa)}"])
+
+
+def inline(isa: Isa) -> str:
+    """What HR_INLINE stands for."""
+    return f"static inline __attribute__((always_inline, unused)) {isa.target_attribute}".rstrip()
+
+
+def vector_types(code: str) -> set[str]:
+    """Vector types that C text names."""
+    return set(_TYPES.findall(code))
+
+
+def wide_types(isa: Isa, *types: VType) -> set[str]:
+    """C names of those types that are wider than a register."""
+    return {t.c for t in types if t.lanes > 1 and t.bytes > 4 * isa.lanes}
+
+
+def _collect(isa: Isa, name: str, texts: dict[str, str]) -> None:
+    """Add the definition of `name` after those of everything it calls."""
+    if name in texts:
+        return
+    text = _definition(isa, name)
+    for inner in sorted({n.removesuffix("_") for n in used(text)} - {name}):
+        _collect(isa, inner, texts)
+    texts[name] = text
+
+
+def _definition(isa: Isa, name: str) -> str:
+    match = FUNCTION.match(name)
+    signature = SIGNATURES.get(match[1]) if match else None
+    if match is None or signature is None or (match[3] is not None) != (signature.types == 2):
+        raise ValueError(f"{name!r} is not a vector primitive")
+    t, s = parse(match[2]), parse(match[3]) if match[3] else None
+    text = _body(isa, signature.op, t, s) if t.elem.kind in signature.kinds else None
+    if text is None:
+        raise ValueError(f"{name!r}: operation {signature.op!r} does not exist for this type")
+    named = letters(t, s)
+    returns = named[signature.returns].c if signature.returns in named else signature.returns
+    params = re.sub(r"\b[TEMUHS]\b", lambda m: named[m[0]].c, signature.params)
+    body = expand(text, t, s, vector_generic.constants(t))
+    return function(name, returns, params, body, "HR_INLINE", wide_types(isa, *named.values()))
+
+
+def _body(isa: Isa, op: str, t: VType, s: VType | None) -> str | None:
+    if isa.header == "immintrin.h":
+        text = vector_x86.body(isa.name, op, t, s)
+    else:
+        text = vector_neon.body(op, t, s) if isa.name == "neon" else None
+    if text is not None:
+        return text
+    if op in _SPLIT and t.elem.kind == "f" and t.lanes > 1 and t.bytes > 4 * isa.lanes:
+        return _on_halves(op)
+    half_float = s is not None and {t.elem.name, s.elem.name} == {"f16", "f32"}
+    if op == "cvt" and s is not None and half_float and t.lanes > isa.lanes:
+        return None if t.lanes != s.lanes else f"return cat$({_half_call(op, t, s)});"
+    return vector_generic.body(op, t, s)
+
+
+def _on_halves(op: str) -> str:
+    names = [p.split()[-1] for p in SIGNATURES[op].params.split(", ")]
+    kinds = ["M" if p.startswith("M ") else "" for p in SIGNATURES[op].params.split(", ")]
+    calls = (
+        f"{op}$H({', '.join(f'{half}$M({n})' if k else f'{half}$({n})' for n, k in zip(names, kinds, strict=True))})"
+        for half in ("lo", "hi")
+    )
+    return f"return cat$({', '.join(calls)});"
+
+
+def _half_call(op: str, t: VType, s: VType) -> str:
+    to, source = t.with_lanes(t.lanes // 2).name, s.with_lanes(t.lanes // 2).name
+    return ", ".join(f"hr_{op}_{to}_{source}({half}$S(a))" for half in ("lo", "hi"))

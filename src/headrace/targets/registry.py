@@ -1,0 +1,99 @@
+"""The targets code can be generated for, and what this machine can do with each."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from headrace.errors import TargetError
+from headrace.targets.host import host_arch, host_features, host_triple
+from headrace.targets.simd import ISAS, Isa
+from headrace.targets.toolchain import INSTALL, find_toolchains
+
+
+@dataclass(frozen=True)
+class Target:
+    """A processor family to generate code for. arch is "" where any will do; triple as compilers spell it."""
+
+    name: str
+    isa: Isa
+    arch: str
+
+    @property
+    def triple(self) -> str:
+        """This machine's own triple where the architecture fits, otherwise the one of Linux with glibc."""
+        if self.arch in ("", host_arch()):
+            return host_triple()
+        return f"{self.arch}-linux-gnu"
+
+    def missing_here(self) -> str:
+        """What this machine lacks to run programs of this target; "" when it can."""
+        if self.arch not in ("", host_arch()):
+            return f"a machine with {self.arch} (this one is {host_arch()})"
+        lacking = [f for f in self.isa.features if f not in host_features()]
+        return f"a processor with {', '.join(lacking)}" if lacking else ""
+
+
+@dataclass(frozen=True)
+class TargetInfo:
+    """One row of `headrace.targets()`. missing: why it cannot be built or run here, "" when both work."""
+
+    name: str
+    isa: str
+    can_build: bool
+    can_run: bool
+    missing: str
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("x86-64", ISAS["x86-64"], "x86_64"),
+        Target("x86-64-avx2", ISAS["avx2"], "x86_64"),
+        Target("x86-64-avx512", ISAS["avx512"], "x86_64"),
+        Target("aarch64", ISAS["neon"], "aarch64"),
+        Target("generic", ISAS["generic"], ""),
+    )
+}
+
+
+def get_target(name: str | Target) -> Target:
+    """The target of that name; "native" is the widest one that this machine runs.
+
+    Raises TargetError, naming close matches, when there is none.
+    """
+    if isinstance(name, Target):
+        return name
+    if not isinstance(name, str):
+        raise TypeError(f"target must be a name such as 'native', not {type(name).__name__}")
+    if name == "native":
+        return native_target()
+    if name in TARGETS:
+        return TARGETS[name]
+    close = difflib.get_close_matches(name.lower(), ["native", *TARGETS], n=2, cutoff=0.4)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(['native', *TARGETS])}"
+    raise TargetError(f"unknown target {name!r}; {hint}")
+
+
+def native_target() -> Target:
+    """The target with the widest registers among those that run here; generic on an unknown architecture."""
+    own = [t for t in TARGETS.values() if t.arch == host_arch() and not t.missing_here()]
+    return max(own, key=lambda t: t.isa.lanes, default=TARGETS["generic"])
+
+
+def targets() -> tuple[TargetInfo, ...]:
+    """Every target: whether this machine can build for it and run the result, and what is missing."""
+    rows = [_describe(target, target.name) for target in TARGETS.values()]
+    return (_describe(native_target(), "native"), *rows)
+
+
+def _describe(target: Target, name: str) -> TargetInfo:
+    can_build = any(t.builds_for(target.triple) for t in find_toolchains())
+    to_run = target.missing_here()
+    missing = []
+    if not can_build:
+        missing.append(f"to build: a compiler for {target.triple} ({INSTALL})")
+    if to_run:
+        missing.append(f"to run: {to_run}")
+    isa = target.isa.name if name != "native" else f"{target.isa.name} ({target.name})"
+    return TargetInfo(name, isa, can_build, not to_run, "; ".join(missing))
