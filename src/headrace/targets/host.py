@@ -11,7 +11,7 @@ from pathlib import Path
 
 @functools.lru_cache(maxsize=1)
 def host_arch() -> str:
-    """"x86_64", "aarch64", or what the system calls it."""
+    """Architecture as compilers spell it: "x86_64", "aarch64", or what the system calls it."""
     machine = platform.machine().lower()
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
@@ -52,7 +52,9 @@ def _features_from_sysctl() -> frozenset[str]:
     words: set[str] = set()
     for name in names:
         try:
-            done = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, timeout=10, check=False)
+            done = subprocess.run(
+                ["sysctl", "-n", name], capture_output=True, text=True, timeout=10, check=False
+            )
         except (OSError, subprocess.SubprocessError):
             continue
         words.update(word.lower() for word in done.stdout.split())

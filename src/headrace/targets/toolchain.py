@@ -21,11 +21,20 @@ INSTALL = f"{Path(sys.executable).name} -m pip install ziglang"
 
 # Value-preserving only: generated C writes fused multiply-adds where it wants them, and never reads
 # errno or the floating-point exception flags.
-CFLAGS = ("-std=c11", "-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-ident")
+CFLAGS = (
+    "-std=c11",
+    "-O3",
+    "-g0",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-ident",
+)
 SANITIZE = ("-std=c11", "-O1", "-g", "-ffp-contract=off", "-fno-math-errno", "-fno-omit-frame-pointer")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
-_PROBE = "__clang__ __clang_major__ __clang_minor__ __clang_patchlevel__ __GNUC__ __GNUC_MINOR__ __GNUC_PATCHLEVEL__"
+_CLANG = "__clang__ __clang_major__ __clang_minor__ __clang_patchlevel__"
+_PROBE = f"{_CLANG} __GNUC__ __GNUC_MINOR__ __GNUC_PATCHLEVEL__"
 _DIAGNOSTIC = re.compile(r"(fatal )?error:|undefined (reference|symbol)|Error:|cannot find|No space left")
 
 

@@ -1,0 +1,1 @@
+"""Artifacts: the folder a model is compiled to, how it is built, checked, opened and run."""

@@ -1,0 +1,130 @@
+"""The native code of an artifact in this process: functions of the shared library, mapped weights."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import os
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headrace.artifact.bridge import BUSY
+from headrace.artifact.manifest import Manifest
+from headrace.errors import Error, InvalidModel
+
+Function = Callable[[Any], int]
+
+
+class Code:
+    """Loaded code and weights of one artifact, shared by all its instances; unloaded with the last of them.
+
+    run, init, fresh_run (init, then run), get_state, set_state take a byref to a bridge.Call and
+    return 0 or an error code. weights is the address of the weights, aligned to a page.
+    """
+
+    run: Function
+    init: Function
+    fresh_run: Function
+    get_state: Function
+    set_state: Function
+    weights: int
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        """Raises InvalidModel when the library cannot be loaded or is not the one the manifest describes."""
+        self.name = manifest.name
+        self._library = _load(folder / manifest.library)
+        weakref.finalize(self, _unload, self._library._handle).atexit = False
+        check_sizes(self._library, manifest)
+        self.run = self._function("run")
+        self.init = self._function("init")
+        self.fresh_run = self._function("fresh_run")
+        if manifest.states:
+            self.get_state = self._function("get_state")
+            self.set_state = self._function("set_state")
+        self._mapping = _map(folder / manifest.weights, manifest.weight_bytes)
+        self.weights = self._mapping.__array_interface__["data"][0]
+        self._errors = manifest.facts.get("error_codes")
+
+    def _function(self, verb: str) -> Function:
+        function: Function = _symbol(self._library, f"{self.name}_bridge_{verb}")
+        return function
+
+    def failure(self, code: int) -> Exception:
+        """The exception for a non-zero code."""
+        if code == BUSY:
+            return RuntimeError(
+                "this instance is running in another thread; give every thread an instance of its own"
+            )
+        meaning = self._errors.get(str(code)) if isinstance(self._errors, dict) else None
+        return Error(f"{self.name} returned error {code}: {meaning or f'see {self.name}.h'}")
+
+
+def check_sizes(library: ctypes.CDLL, manifest: Manifest) -> None:
+    """Raise InvalidModel unless the library states the same sizes as the manifest."""
+    for what in ("state_bytes", "scratch_bytes", "align"):
+        function = _symbol(library, f"{manifest.name}_{what}")
+        function.restype = ctypes.c_size_t
+        got, wanted = function(), getattr(manifest, what)
+        if got != wanted:
+            raise InvalidModel(f"{manifest.library} has {what} {got}, its manifest says {wanted}")
+
+
+def _symbol(library: ctypes.CDLL, name: str) -> Any:
+    try:
+        return getattr(library, name)
+    except AttributeError:
+        file = Path(library._name).name
+        raise InvalidModel(f"{file} has no function {name}; compile the model again") from None
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    with _unique_name(path) as name:
+        try:
+            library = ctypes.CDLL(str(name))
+        except OSError as error:
+            raise InvalidModel(f"{path} cannot be loaded: {error}") from error
+    library._name = str(path)
+    return library
+
+
+@contextlib.contextmanager
+def _unique_name(path: Path) -> Iterator[Path]:
+    """A name of `path` that was never loaded before.
+
+    The loader of glibc takes a name it knows for the file it loaded under it, even when another
+    artifact has replaced that file since; under a new name it compares the files themselves.
+    """
+    if os.name != "posix":
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="headrace-load-") as folder:
+        link = Path(folder) / path.name
+        link.symlink_to(path.resolve())
+        yield link
+
+
+def _unload(handle: int) -> None:
+    if os.name == "posix":
+        import _ctypes
+
+        _ctypes.dlclose(handle)
+
+
+def _map(path: Path, size: int) -> np.ndarray[Any, Any]:
+    """The file as read-only memory; the array keeps the mapping alive."""
+    try:
+        with path.open("rb") as file:
+            actual = os.fstat(file.fileno()).st_size
+            if actual != size:
+                raise InvalidModel(f"{path} has {actual} bytes, its manifest says {size}")
+            if size == 0:
+                return np.zeros(mmap.PAGESIZE, np.uint8)
+            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    except OSError as error:
+        raise InvalidModel(f"{path} cannot be mapped: {error.strerror or error}") from error

@@ -1,0 +1,16 @@
+"""What a tensor at the edge of a model or program looks like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Element type (NumPy name) and shape of an input or output; dims that may vary are strings."""
+
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype} [{', '.join(map(str, self.shape))}]"
