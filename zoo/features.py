@@ -113,7 +113,7 @@ def dfn3_features(signal: F32) -> tuple[F32, F32]:
     constant (DeepFilterNet3, arXiv 2305.08227).
     """
     ramp = np.sin(np.pi * (np.arange(960) + 0.5) / 960)
-    spectrum = np.fft.rfft(frames(to_48k(signal), 960, 480) * np.sin(np.pi / 2 * ramp**2)) / 480
+    spectrum = np.fft.rfft(frames(to_48k(signal), 960, 480) * np.sin(np.pi / 2 * ramp**2)) / 960
     starts = np.concatenate([[0], np.cumsum(erb_widths())[:-1]])
     power = np.add.reduceat(np.abs(spectrum) ** 2, starts, axis=1) / erb_widths()
     level = 10 * np.log10(power + 1e-10)
