@@ -1,0 +1,1 @@
+"""Waist 1: the model as an ONNX graph, held in onnx_ir."""

@@ -1,0 +1,130 @@
+"""Types and shapes of a node's outputs: ONNX's own inference per node, symbolic extents on top."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+from headrace.errors import InvalidModel, UnsupportedOperator
+from headrace.graph.facts import Facts, dims_text, label
+from headrace.graph.rewrite import BASE_OPSET, Walk
+from headrace.graph.symbolic import Dim
+from headrace.passes.infer_symbolic import symbolic_dims
+
+DATA_LIMIT = 4096
+
+PartialDims = tuple["Dim | None", ...]
+
+
+def infer(node: ir.Node, walk: Walk) -> None:
+    """Set dtype and extents of the node's outputs.
+
+    An extent that depends on run-time values gets a fresh symbol without a bound. Raises
+    InvalidModel where the operator's rules are broken, UnsupportedOperator for an unknown rank.
+    """
+    facts = walk.facts
+    results = _onnx_inference(node, walk)
+    own = symbolic_dims(node, facts)
+    for index, value in enumerate(node.outputs):
+        proto = results.get(f"o{index}")
+        if proto is None:
+            continue
+        kind = ir.serde.deserialize_type_proto_for_type(proto)
+        if kind is not None:
+            value.type = kind
+        if not isinstance(value.type, ir.TensorType):
+            value.shape = None
+            continue
+        dims = _read_dims(proto, facts)
+        if own is not None and index < len(own):
+            dims = _merge(node, value, dims, own[index])
+        if dims is None:
+            if value.name or value.uses():
+                raise UnsupportedOperator(
+                    node.op_type, label(node), "normalise", "the rank of its output depends on run-time values"
+                )
+            continue
+        facts.set_dims(
+            value, tuple(facts.fresh(value, axis) if dim is None else dim for axis, dim in enumerate(dims))
+        )
+
+
+def _onnx_inference(node: ir.Node, walk: Walk) -> dict[str, onnx.TypeProto]:
+    facts = walk.facts
+    version = walk.version(node)
+    schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+    proto = node_proto(node)
+    types, data = {}, {}
+    for index, value in enumerate(node.inputs):
+        if value is None:
+            continue
+        types[f"i{index}"] = type_proto(value, facts).SerializeToString()
+        tensor = value.const_value
+        small = tensor is not None and not value.is_graph_input() and tensor.size <= DATA_LIMIT
+        if small and value.dtype in (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.FLOAT, ir.DataType.BOOL):
+            data[f"i{index}"] = ir.to_proto(ir.Tensor(tensor.numpy())).SerializeToString()  # type: ignore[union-attr]
+    imports = {node.domain: version, "": version if node.domain == "" else BASE_OPSET}
+    try:
+        raw = schema._infer_node_outputs(  # type: ignore[attr-defined]
+            proto.SerializeToString(), types, data, {}, imports, onnx.IR_VERSION
+        )
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        raise InvalidModel(f"node {label(node)!r} ({node.op_type}): {str(error).strip()}") from None
+    return {name: onnx.TypeProto.FromString(text) for name, text in raw.items()}
+
+
+def node_proto(node: ir.Node) -> onnx.NodeProto:
+    """The node without its names: inputs i0, i1, …, outputs o0, o1, …"""
+    proto = onnx.NodeProto(op_type=node.op_type, domain=node.domain)
+    proto.input.extend("" if value is None else f"i{i}" for i, value in enumerate(node.inputs))
+    proto.output.extend(f"o{i}" if value.name else "" for i, value in enumerate(node.outputs))
+    while len(proto.output) > 1 and not proto.output[-1]:
+        del proto.output[-1]
+    proto.attribute.extend(ir.to_proto(attr) for attr in node.attributes.values())
+    return proto
+
+
+def type_proto(value: ir.Value, facts: Facts) -> onnx.TypeProto:
+    """Type of a value with symbolic extents as printed expressions."""
+    if value.type is None:
+        raise InvalidModel(f"the type of {value.name!r} is unknown")
+    proto: onnx.TypeProto = ir.serde.serialize_type(value.type)
+    dims = facts.dims.get(value)
+    if isinstance(value.type, ir.TensorType) and dims is not None:
+        shape = proto.tensor_type.shape
+        shape.Clear()
+        proto.tensor_type.shape.SetInParent()
+        for dim in dims:
+            if isinstance(dim, int):
+                shape.dim.add().dim_value = dim
+            else:
+                shape.dim.add().dim_param = str(dim)
+    return proto
+
+
+def _read_dims(proto: onnx.TypeProto, facts: Facts) -> PartialDims | None:
+    if not proto.tensor_type.HasField("shape"):
+        return None
+    dims: list[Dim | None] = []
+    for dim in proto.tensor_type.shape.dim:
+        if dim.HasField("dim_value"):
+            dims.append(dim.dim_value)
+        else:
+            dims.append(facts.printed.get(dim.dim_param) if dim.dim_param else None)
+    return tuple(dims)
+
+
+def _merge(
+    node: ir.Node, value: ir.Value, found: PartialDims | None, own: PartialDims | None
+) -> PartialDims | None:
+    if own is None or found is None:
+        return own if found is None else found
+    if len(own) != len(found):
+        raise InvalidModel(f"node {label(node)!r}: rank {len(found)} and rank {len(own)} for {value.name!r}")
+    merged: list[Dim | None] = []
+    for left, right in zip(found, own, strict=True):
+        if isinstance(left, int) and isinstance(right, int) and left != right:
+            shown = dims_text(tuple(-1 if d is None else d for d in own))
+            raise InvalidModel(f"node {label(node)!r}: contradictory extents {left} and {shown}")
+        merged.append(left if isinstance(left, int) or right is None else right)
+    return tuple(merged)
