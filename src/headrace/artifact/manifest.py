@@ -18,6 +18,7 @@ from headrace.codegen.generated import KernelInfo, Port, Symbol
 from headrace.errors import InvalidModel
 
 SCHEMA = 1
+SMALL = 1024  # arrays up to this many elements are written out
 T = TypeVar("T")
 
 
@@ -72,8 +73,9 @@ class Manifest:
 
 
 def plain(value: object) -> Any:
-    """The same value as JSON can say it: tuples as lists, paths as text, arrays as type, shape and hash.
+    """The same value as JSON can say it: tuples as lists, paths as text.
 
+    Arrays become dtype, shape and values; those of more than 1024 elements a hash instead of values.
     Raises TypeError for what has no such form.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -86,10 +88,13 @@ def plain(value: object) -> Any:
         return sorted(plain(v) for v in value)
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, (np.ndarray, np.generic)):
-        if value.ndim == 0:
-            return value.item() if isinstance(value.item(), (bool, int, float, str)) else str(value.item())
-        return {"dtype": value.dtype.name, "shape": list(value.shape), "sha256": sha256(value.tobytes())}
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, np.ndarray):
+        about = {"dtype": value.dtype.name, "shape": list(value.shape)}
+        if value.size <= SMALL and value.dtype.kind in "biuf":
+            return {**about, "values": value.ravel().tolist()}
+        return {**about, "sha256": sha256(np.ascontiguousarray(value).tobytes())}
     raise TypeError(f"{type(value).__name__} cannot be written to a manifest")
 
 

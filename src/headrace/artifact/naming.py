@@ -10,7 +10,8 @@ MAX_LENGTH = 48
 
 _C = """
 auto break case char const continue default do double else enum extern float for goto if inline int long
-register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while"""
+register restrict return short signed sizeof static struct switch typedef union unsigned void volatile
+while"""
 _CPP = """
 alignas alignof and asm bitand bitor bool catch class compl concept const_cast constexpr decltype delete
 dynamic_cast explicit export false friend import module mutable namespace new noexcept not nullptr operator or

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from headrace.spec import TensorSpec
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
+_BYTE = ctypes.c_char
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
@@ -158,7 +160,10 @@ def check_ports(inputs: Sequence[Port], outputs: Sequence[Port], symbols: Sequen
 
 def address(array: Array) -> int:
     """Where the elements of an array lie."""
-    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+    try:
+        return ctypes.addressof(_BYTE.from_buffer(array))  # a fifth of the time of the line below
+    except (TypeError, ValueError):  # read-only, empty, or of a type that the buffer protocol does not know
+        return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
 
 def nbytes(shape: Shape, dtype: np.dtype[Any]) -> int:

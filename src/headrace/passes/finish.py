@@ -125,7 +125,8 @@ def name_everything(root: ir.Graph) -> None:
 
 
 def _claim(value: ir.Value, taken: set[str]) -> None:
-    name = _free(value.name or "value", taken)
+    wanted = value.meta.get(NAME)
+    name = _free(wanted if wanted and wanted not in taken else value.name or "value", taken)
     if name != value.name:
         value.name = name
 

@@ -47,7 +47,7 @@ def fix_inputs(
     for value in list(graph.inputs):
         if value.name in arrays:
             _fix(graph, value, arrays[value.name], facts)
-        else:
+        elif isinstance(value.type, ir.TensorType):
             facts.set_dims(value, _resolve(value, shapes.get(value.name or ""), known, facts))
     _refuse_unused(bounds, graph, facts)
     return defaults

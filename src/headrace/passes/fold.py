@@ -19,7 +19,7 @@ from headrace.graph.rewrite import Walk, replace_node, subgraphs
 from headrace.graph.symbolic import SymDim
 from headrace.passes.evaluate import evaluate
 from headrace.passes.infer import node_proto
-from headrace.passes.walk import PIN
+from headrace.passes.walk import NAME, PIN
 
 SMALL_BYTES = 64 * 1024
 MAX_BYTES = 64 * 2**20
@@ -159,8 +159,8 @@ def _replace(node: ir.Node, tensors: list[ir.TensorProtocol | None], walk: Walk)
         assert tensor is not None
         used = bool(old.uses()) or old.is_graph_output()
         name = old.name or f"{node.op_type}/const"
-        if used:
-            old.name = None
-            walk.used.discard(name)
-        values.append(walk.initializer(tensor, name) if used else None)
+        new = walk.initializer(tensor, name) if used else None
+        if new is not None:
+            new.meta[NAME] = name
+        values.append(new)
     return replace_node(node, [], values)

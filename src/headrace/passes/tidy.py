@@ -70,7 +70,7 @@ def _key(node: ir.Node) -> Hashable | None:
             return None
         if attr.type == ir.AttributeType.TENSOR:
             tensor = attr.as_tensor()
-            if tensor.nbytes > SHARED_BYTES:
+            if tensor.dtype == ir.DataType.STRING or tensor.nbytes > SHARED_BYTES:
                 return None
             attributes.append((name, str(tensor.dtype), tuple(tensor.shape.numpy()), tensor.tobytes()))
         else:

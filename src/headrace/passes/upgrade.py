@@ -36,6 +36,7 @@ def upgrade(node: ir.Node, walk: Walk) -> list[ir.Node] | None:
         return None
     version = walk.version(node)
     if version >= BASE_OPSET:
+        node.version = version
         return None
     try:
         since = onnx.defs.get_schema(node.op_type, version).since_version

@@ -1,0 +1,208 @@
+"""What a user does with Headrace, as plain functions; the command line and the studio call the same ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
+
+from headrace.artifact.build import Source, build
+from headrace.artifact.manifest import plain
+from headrace.artifact.naming import c_identifier
+from headrace.artifact.package import check_output
+from headrace.artifact.program import Program, open_program, open_temporary
+from headrace.errors import InvalidModel
+from headrace.targets.registry import Target, get_target
+from headrace.targets.toolchain import find_toolchain
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+    from headrace.codegen.generated import Generated
+    from headrace.graph.model import Model
+    from headrace.measure.bench import BenchReport
+    from headrace.measure.inspect import Inspection
+    from headrace.measure.verify import VerifyReport
+
+PathLike: TypeAlias = Union[str, "os.PathLike[str]"]
+ModelLike: TypeAlias = Union[PathLike, bytes, "onnx.ModelProto", "ir.Model", "Model"]
+Shapes: TypeAlias = Mapping[str, Sequence[Union[int, str]]]
+Bounds: TypeAlias = Mapping[str, Union[int, tuple[int, int]]]
+
+
+def load(source: ModelLike) -> Model:
+    """Read and check a model: a path, bytes, an onnx.ModelProto or an onnx_ir.Model.
+
+    Raises InvalidModel for a damaged or inconsistent model, FileNotFoundError, TypeError.
+    """
+    from headrace.frontends.onnx import load as load_onnx
+
+    return load_onnx(source)
+
+
+def compile(
+    model: ModelLike,
+    target: str | Target = "native",
+    *,
+    shapes: Shapes | None = None,
+    bounds: Bounds | None = None,
+    constants: Mapping[str, Any] | None = None,
+    state: Mapping[str, str] | None = None,
+    threads: int = 1,
+    out: PathLike | None = None,
+    toolchain: str | None = None,
+) -> Program:
+    """Compile a model to native code for `target`.
+
+    shapes: fixes unknown dims of inputs, a string makes a dim a run-time extent; bounds: the greatest value
+    of each such extent, or (greatest value, divisor); constants: values of inputs that are fixed now; state: pairs
+    "input" -> "output", where the output of one run is that input of the next; out: folder to keep the
+    artifact in, None for a temporary one that goes away with the Program; toolchain: "gcc", "clang",
+    "zig", or None for the first that is here.
+
+    Raises InvalidModel, UnsupportedOperator, TargetError, ToolchainError, OutputError (`out` cannot be
+    written), or ValueError for wrong arguments. What was at `out` stays there unless all succeeds.
+    """
+    if threads != 1:
+        raise ValueError(
+            f"threads={threads!r}: programs run on one thread; make an instance per thread instead"
+        )
+    wanted = get_target(target)
+    compiler = find_toolchain(toolchain, wanted.triple)
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        check_output(folder)
+    loaded = load(model)
+    name = model_name(loaded)
+    options = {
+        "shapes": shapes or {},
+        "bounds": bounds or {},
+        "constants": constants or {},
+        "state": state or {},
+        "threads": threads,
+    }
+    plain(options)
+    generated = generate(
+        loaded,
+        c_identifier(name),
+        wanted,
+        shapes=shapes or {},
+        bounds=bounds or {},
+        constants=constants or {},
+        state=state or {},
+    )
+    source = Source(name, loaded.sha256, loaded.source)
+    path = build(generated, wanted, compiler, folder, source=source, options=options)
+    return (
+        open_temporary(path, model=loaded)
+        if folder is None
+        else open_program(path, model=loaded, check=False)
+    )
+
+
+def generate(
+    model: Model,
+    name: str,
+    target: Target,
+    *,
+    shapes: Shapes,
+    bounds: Bounds,
+    constants: Mapping[str, Any],
+    state: Mapping[str, str],
+) -> Generated:
+    """The whole compiler in one place: graph clean-up, lowering, fusion and planning, scheduling, C."""
+    from headrace.codegen import generate as generate_c
+    from headrace.graph.prepare import prepare
+    from headrace.lower import lower
+    from headrace.ops import native
+
+    prepared = prepare(model, shapes=shapes, constants=constants, bounds=bounds, native=native)
+    return generate_c(lower(prepared, state=state), name, target)
+
+
+def open(path: PathLike) -> Program:
+    """Open an artifact. Raises InvalidModel, naming the file, when it is none or was changed or damaged."""
+    return open_program(path)
+
+
+def verify(
+    program: Program | ModelLike,
+    model: ModelLike | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    reference: str | Program = "onnxruntime",
+    **options: Any,
+) -> VerifyReport:
+    """Compare a program with the model it was compiled from, run by `reference`.
+
+    A model instead of a program is compiled first, with `options` as in compile().
+    """
+    from headrace.measure.verify import verify as run
+
+    compiled = _compiled(program, options)
+    return run(compiled, model=source_model(compiled, model), inputs=inputs, reference=reference)
+
+
+def bench(
+    program: Program | ModelLike, peers: Sequence[str] = ("onnxruntime",), **options: Any
+) -> BenchReport:
+    """Time a program beside other runtimes, interleaved in one run.
+
+    A model instead of a program is compiled first, with `options` as in compile().
+    """
+    from headrace.measure.bench import bench as run
+
+    compiled = _compiled(program, options)
+    return run(compiled, peers=list(peers), model=source_model(compiled, None) if peers else None)
+
+
+def inspect(
+    model: ModelLike, shapes: Shapes | None = None, axes: Mapping[str, int] | None = None
+) -> Inspection:
+    """Operators, shapes, parameters and multiply-accumulates of a model."""
+    from headrace.measure.inspect import inspect as run
+
+    return run(load(model), shapes=shapes, axes=axes)
+
+
+def model_name(model: Model) -> str:
+    """Stem of the model's file, or the graph's name, or "model"."""
+    if model.source is not None:
+        return model.source.stem
+    return model.ir.graph.name or "model"
+
+
+def source_model(program: Program, given: ModelLike | None) -> Model:
+    """The model a program was compiled from: the one given, the one in memory, or the file it came from.
+
+    Raises InvalidModel when the file has moved or was changed since.
+    """
+    if given is not None:
+        return load(given)
+    if program.model is not None:
+        return program.model
+    path = program.origin
+    if path is None:
+        raise InvalidModel(f"{program.path} does not say where its model lies; give it with model= (--model)")
+    if not path.is_file():
+        raise InvalidModel(
+            f"the model of {program.path} is no longer at {path}; give it with model= (--model)"
+        )
+    model = load(path)
+    if model.sha256 != program.info.manifest["model"]["sha256"]:
+        raise InvalidModel(
+            f"{path} was changed since {program.path} was compiled from it; "
+            "compile again, or give the model with model= (--model)"
+        )
+    return model
+
+
+def _compiled(program: Program | ModelLike, options: Mapping[str, Any]) -> Program:
+    if not isinstance(program, Program):
+        return compile(program, **options)
+    if options:
+        raise ValueError(
+            f"{', '.join(options)}: these belong to compile(), and the program is compiled already"
+        )
+    return program
