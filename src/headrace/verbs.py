@@ -56,11 +56,12 @@ def compile(
 ) -> Program:
     """Compile a model to native code for `target`.
 
-    shapes: fixes unknown dims of inputs, a string makes a dim a run-time extent; bounds: the greatest value
-    of each such extent, or (greatest value, divisor); constants: values of inputs that are fixed now; state: pairs
-    "input" -> "output", where the output of one run is that input of the next; out: folder to keep the
-    artifact in, None for a temporary one that goes away with the Program; toolchain: "gcc", "clang",
-    "zig", or None for the first that is here.
+    shapes: fixes unknown dims of inputs; a string makes the dim an extent that is known at run time.
+    bounds: the greatest value of each such extent, or (greatest value, divisor).
+    constants: values of inputs that are fixed now.
+    state: pairs "input" -> "output": that output of one run is that input of the next.
+    out: folder to keep the artifact in; None for a temporary one that goes away with the Program.
+    toolchain: "gcc", "clang", "zig", or None for the first that is here.
 
     Raises InvalidModel, UnsupportedOperator, TargetError, ToolchainError, OutputError (`out` cannot be
     written), or ValueError for wrong arguments. What was at `out` stays there unless all succeeds.
