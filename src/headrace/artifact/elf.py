@@ -13,7 +13,7 @@ def code_bytes(data: bytes) -> int | None:
         return None
     try:
         return sum(size for flags, size in _sections(data, wide=data[4] == 2) if flags & _EXECUTABLE)
-    except struct.error:
+    except (struct.error, OverflowError):
         return None
 
 
