@@ -9,7 +9,7 @@ from headrace.errors import InvalidModel, UnsupportedOperator
 from headrace.graph.facts import Facts, dims_text, label
 from headrace.graph.rewrite import BASE_OPSET, Walk
 from headrace.graph.symbolic import Dim
-from headrace.passes.infer_symbolic import symbolic_dims
+from headrace.passes.infer_symbolic import OVERRIDES, symbolic_dims
 
 DATA_LIMIT = 4096
 
@@ -27,6 +27,8 @@ def infer(node: ir.Node, walk: Walk) -> None:
     own = symbolic_dims(node, facts)
     for index, value in enumerate(node.outputs):
         proto = results.get(f"o{index}")
+        if proto is None and own is not None and index == 0 and node.inputs[0] is not None:
+            proto = ir.serde.serialize_type(node.inputs[0].type)  # an operator without inference in ONNX
         if proto is None:
             continue
         kind = ir.serde.deserialize_type_proto_for_type(proto)
@@ -37,7 +39,8 @@ def infer(node: ir.Node, walk: Walk) -> None:
             continue
         dims = _read_dims(proto, facts)
         if own is not None and index < len(own):
-            dims = _merge(node, value, dims, own[index])
+            replaces = node.op_type in OVERRIDES and own[index] is not None
+            dims = own[index] if replaces else _merge(node, value, dims, own[index])
         if dims is None:
             if value.name or value.uses():
                 raise UnsupportedOperator(
@@ -58,11 +61,16 @@ def _onnx_inference(node: ir.Node, walk: Walk) -> dict[str, onnx.TypeProto]:
     for index, value in enumerate(node.inputs):
         if value is None:
             continue
-        types[f"i{index}"] = type_proto(value, facts).SerializeToString()
+        kind = type_proto(value, facts)
         tensor = value.const_value
+        scalar = node.op_type == "Range" and facts.dims.get(value) == (1,)  # exporters write [1] for a scalar
+        if scalar:
+            del kind.tensor_type.shape.dim[:]
+        types[f"i{index}"] = kind.SerializeToString()
         small = tensor is not None and not value.is_graph_input() and tensor.size <= DATA_LIMIT
         if small and value.dtype in (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.FLOAT, ir.DataType.BOOL):
-            data[f"i{index}"] = ir.to_proto(ir.Tensor(tensor.numpy())).SerializeToString()  # type: ignore[union-attr]
+            array = tensor.numpy()  # type: ignore[union-attr]
+            data[f"i{index}"] = ir.to_proto(ir.Tensor(array.reshape(()) if scalar else array)).SerializeToString()
     imports = {node.domain: version, "": version if node.domain == "" else BASE_OPSET}
     try:
         raw = schema._infer_node_outputs(  # type: ignore[attr-defined]

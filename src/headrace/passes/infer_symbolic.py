@@ -36,7 +36,7 @@ def symbolic_dims(node: ir.Node, facts: Facts) -> list[Dims | None] | None:
     symbolic = any(
         isinstance(dim, SymDim) for value in node.inputs if value is not None for dim in facts.dims.get(value, ())
     ) or any(value in facts.contents for value in node.inputs if value is not None)
-    return rule(node, facts) if symbolic else None
+    return rule(node, facts) if symbolic or node.op_type in ALWAYS else None
 
 
 def _dims(node: ir.Node, index: int, facts: Facts) -> tuple[Dim, ...] | None:
@@ -341,7 +341,61 @@ def _depth_to_space(node: ir.Node, facts: Facts) -> list[Dims | None] | None:
     return [(n, product(c, block, block), high, wide)]
 
 
+def _like_input(node: ir.Node, facts: Facts) -> list[Dims | None] | None:
+    return [_dims(node, 0, facts)]
+
+
+def _stft(node: ir.Node, facts: Facts) -> list[Dims | None] | None:
+    """Frames of length L at hop H: 1 + (T - L) // H frames of L // 2 + 1 (one-sided) or L bins."""
+    dims, hop = _dims(node, 0, facts), int_list(get_input(node, 1), facts)
+    window, length = _dims(node, 2, facts), int_list(get_input(node, 3), facts)
+    size = length[0] if length else window[0] if window else None
+    if dims is None or size is None or not hop or isinstance(hop[0], SymDim):
+        return None
+    frames = floor_div(dims[1] - size, hop[0], facts.symbols) + 1
+    bins = floor_div(size, 2, facts.symbols) + 1 if attribute(node, "onesided", 1) else size
+    return [(dims[0], frames, bins, 2)]
+
+
+def _window(node: ir.Node, facts: Facts) -> list[Dims | None] | None:
+    size = int_list(get_input(node, 0), facts)
+    return [(size[0],)] if size else None
+
+
+def _mel_weights(node: ir.Node, facts: Facts) -> list[Dims | None] | None:
+    bins, length = (int_list(get_input(node, i), facts) for i in (0, 1))
+    return [(floor_div(length[0], 2, facts.symbols) + 1, bins[0])] if bins and length else None
+
+
+def _max_unpool(node: ir.Node, facts: Facts) -> list[Dims | None] | None:
+    target = int_list(get_input(node, 2), facts)
+    return [tuple(target)] if target else None
+
+
+# ONNX's own inference lacks these, or is wrong for them (STFT without frame_length).
+ALWAYS = frozenset(
+    (
+        "GroupNormalization",
+        "MeanVarianceNormalization",
+        "STFT",
+        "MaxUnpool",
+        "MelWeightMatrix",
+        "BlackmanWindow",
+        "HammingWindow",
+        "HannWindow",
+    )
+)
+OVERRIDES = frozenset(("STFT",))
+
 RULES: dict[str, Rule] = {
+    "GroupNormalization": _like_input,
+    "MeanVarianceNormalization": _like_input,
+    "STFT": _stft,
+    "MaxUnpool": _max_unpool,
+    "MelWeightMatrix": _mel_weights,
+    "BlackmanWindow": _window,
+    "HammingWindow": _window,
+    "HannWindow": _window,
     "Reshape": _reshape,
     "Flatten": _flatten,
     "Concat": _concat,

@@ -49,6 +49,7 @@ def expand_body(node: ir.Node, walk: Walk) -> list[ir.Node] | None:
             "Headrace has no rule for this operator and ONNX defines no function body for it; "
             "replace it by simpler operators before the export",
         )
+    _complete(body, node)
     walk.facts.decide(f"{node.op_type} expanded through its ONNX function body")
     function = ir.serde.deserialize_function(body)
     defaults = {
@@ -65,7 +66,7 @@ def _function_body(
     limit = max(walk.version(node), BASE_OPSET)
     fixed = [v for v in schema.function_opset_versions if v <= limit]
     if schema.has_function and fixed:
-        return schema.get_function_with_opset_version(max(fixed))
+        return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(max(fixed)))
     dependent = [v for v in schema.context_dependent_function_opset_versions if v <= limit]
     if not (schema.has_context_dependent_function and dependent):
         return None
@@ -80,6 +81,19 @@ def _function_body(
     except RuntimeError:
         return None
     return onnx.FunctionProto.FromString(data) if data else None
+
+
+def _complete(body: onnx.FunctionProto, node: ir.Node) -> None:
+    """Define the outputs that a body built for this node leaves out because the node has no use for them."""
+    made = {name for inner in body.node for name in inner.output} | set(body.input)
+    for index, name in enumerate(body.output):
+        if name in made:
+            continue
+        if index < len(node.outputs) and is_used(node.outputs[index]):
+            raise UnsupportedOperator(
+                node.op_type, label(node), "normalise", f"its ONNX function body does not compute {name!r}"
+            )
+        body.node.add(op_type="Identity", input=[body.input[0]], output=[name])
 
 
 def _instantiate(
@@ -102,7 +116,7 @@ def _instantiate(
     new = clone_nodes(list(function), values, actual, lambda name: walk.unique(f"{prefix}/{name}"))
     for inner in _deep(new):
         if inner.version is None:
-            inner.version = opsets.get(inner.domain, 1)
+            inner.version = opsets.get(inner.domain, BASE_OPSET if inner.domain == "" else 1)
     outputs: list[ir.Value | None] = []
     for old, formal in zip(node.outputs, function.outputs, strict=False):
         result = values.get(formal, formal)
