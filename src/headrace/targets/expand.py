@@ -1,6 +1,6 @@
 """Templates of C functions over a type: placeholders to C text, and the text of a whole function.
 
-Type letters: T the type, E its element, M and I the signed and U the unsigned integer type of the same shape,
+Type letters: T the type, E its element (EU as unsigned integer), M and I the signed and U the unsigned integer type of the same shape,
 H half the lanes, S the source type (SU, SI its integer types), F f32, D f64, J i32, K u32 and X u16 of as many lanes.
 `$T` is a C type; `name$(`, `name$U(` and `name$U$T(` are calls of hr_name_T, hr_name_U and hr_name_U_T.
 """
@@ -12,10 +12,10 @@ from collections.abc import Collection, Mapping
 
 from headrace.targets.vector_types import ELEMS, VType
 
-_LETTERS = "SU|SI|FU|[TEMUISHFDJKX]"
+_LETTERS = "SU|SI|FU|EU|[TEMUISHFDJKX]"
 _CALL = re.compile(rf"\b([a-z][a-z0-9_]*)((?:\$(?:{_LETTERS}))+|\$)\(")
 _TYPE = re.compile(rf"\$({_LETTERS})\b")
-_SCALAR_SPLAT = re.compile(r"\bhr_splat_(?:[fiu](?:8|16|32|64))\(([-\w.]*)\)")
+_SCALAR_SPLAT = re.compile(r"\bhr_splat_(?:[fiu](?:8|16|32|64))\(([-+\w.]*)\)")
 
 
 def letters(t: VType, s: VType | None = None) -> dict[str, VType]:
@@ -27,6 +27,7 @@ def letters(t: VType, s: VType | None = None) -> dict[str, VType]:
         "I": t.of("i"),
         "U": t.of("u"),
         "H": t.with_lanes(max(1, t.lanes // 2)),
+        "EU": t.of("u").with_lanes(1),
         "F": VType(ELEMS["f32"], t.lanes),
         "FU": VType(ELEMS["u32"], t.lanes),
         "D": VType(ELEMS["f64"], t.lanes),

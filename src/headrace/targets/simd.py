@@ -142,7 +142,7 @@ def used(code: str) -> set[str]:
 def is_primitive(name: str) -> bool:
     """Whether `name` (hr_<op>_<type>…) is an operation of this module."""
     match = FUNCTION.match(name)
-    return match is not None and match[1] in SIGNATURES
+    return match is not None and match[1] in SIGNATURES and parse(match[2]).elem.kind in SIGNATURES[match[1]].kinds
 
 
 def prelude(isa: Isa, needed: Iterable[str], types: Iterable[str] = ()) -> str:

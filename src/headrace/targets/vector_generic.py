@@ -93,9 +93,10 @@ _FLOAT = {
     "floor": "$T r = round$(a);\nreturn r - select$(gt$(r, a), splat$(1), splat$(0));",
     "ceil": "$T r = round$(a);\nreturn copysign$(r + select$(lt$(r, a), splat$(1), splat$(0)), a);",
     "round": "$T m = splat$($TWO_P), x = abs$(a);\nreturn select_lt$(x, m, copysign$((x + m) - m, a), a);",
+    # two factors 2**h and 2**(n - h), whose exponents come from the low bits after adding 1.5 * 2**(p-1)
     "ldexp": """\
-$M k = cvt$M$T(n), h = shr$M(k, 1);
-$T p = cast$T$M(shl$M(h + splat$M($BIAS), $P)), q = cast$T$M(shl$M(k - h + splat$M($BIAS), $P));
+$T t = n * 0.5$f + $ROUNDER, h = (n - (t - $ROUNDER)) + $ROUNDER;
+$T p = cast$T$U((cast$U$T(t) << $P) + splat$U($ONE)), q = cast$T$U((cast$U$T(h) << $P) + splat$U($ONE));
 return a * p * q;""",
 }
 
@@ -186,7 +187,8 @@ def constants(t: VType) -> dict[str, str]:
     wide = t.of("u").c if t.lanes > 1 else f"uint{max(bits, 32)}_t"
     return {
         "$TWO_P": f"0x1p{precision - 1}{'f' if bits == 32 else ''}",
-        "$BIAS": str((1 << (bits - precision - 1)) - 1) if precision else "",
+        "$ROUNDER": f"0x1.8p{precision - 1}{'f' if bits == 32 else ''}",
+        "$ONE": {"f32": "0x3f800000u", "f64": "UINT64_C(0x3ff0000000000000)"}.get(elem.name, ""),
         "$MAX": f"0x{(1 << (bits - 1)) - 1:x}u" if bits <= 32 else f"UINT64_C(0x{(1 << 63) - 1:x})",
         "$P": str(precision - 1),
         "$W": wide,

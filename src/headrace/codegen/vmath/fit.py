@@ -1,6 +1,6 @@
 """Fit the polynomials of the vector math functions and write coefficients.py.
 
-    python -m headrace.codegen.vmath.fit
+    python src/headrace/codegen/vmath/fit.py
 
 Each polynomial is the minimax fit of a function under a weight (the factor that its error has in the relative error
 of the result), found by the Remez exchange in 40-digit arithmetic. Coefficients are then rounded to the working
@@ -166,7 +166,7 @@ def coefficients(fit: Fit, dtype: str) -> tuple[list[float], float]:
     return [float(c) for c in fixed], float(mp.log(worst, 2))
 
 
-HEADER = '''"""Minimax coefficients, lowest power first. Written by fit.py; do not edit."""
+HEADER = '''"""Minimax coefficients, lowest power first, and the binary digits of 2/π. Written by fit.py; do not edit."""
 
 COEFFICIENTS: dict[tuple[str, str], tuple[str, ...]] = {
 '''
@@ -183,7 +183,16 @@ def main() -> None:
             lines.append(f'    ("{fit.name}", "{dtype}"): (\n')
             lines += [f'        "{_hex(v, dtype)}",\n' for v in values]
             lines.append("    ),\n")
-    Path(__file__).with_name("coefficients.py").write_text("".join([*lines, "}\n"]), encoding="utf-8")
+    Path(__file__).with_name("coefficients.py").write_text("".join([*lines, "}\n", *_digits(38)]), encoding="utf-8")
+
+
+def _digits(count: int) -> list[str]:
+    """The first 32-bit digits of 2/π."""
+    with mp.workprec(32 * count + 64):
+        value = int(mp.floor(2 / mp.pi * mpf(2) ** (32 * count)))
+    words = [f"0x{value >> 32 * (count - 1 - i) & 0xFFFFFFFF:08x}u" for i in range(count)]
+    rows = [", ".join(words[i : i + 8]) for i in range(0, count, 8)]
+    return ["TWO_OVER_PI_DIGITS = (\n", *(f'    "{row},",\n' for row in rows), ")\n"]
 
 
 def _hex(value: float, dtype: str) -> str:

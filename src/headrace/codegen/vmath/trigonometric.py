@@ -7,7 +7,13 @@ _REDUCE = """\
 $T t = fma$(x, splat$($TWO_OVER_PI), splat$($MAGIC));
 $U q = cast$U$T(t);
 $T r = trig_rest$(x, t - $MAGIC);
-if (any$I(ge$(abs$(x), splat$($TRIG_MAX)))) trig_huge$(&x, &r, &q);"""
+if (any$I(ge$(abs$(x), splat$($TRIG_MAX)))) {
+    $T xs = x, rs = r;
+    $U qs = q;
+    trig_huge$(&xs, &rs, &qs);
+    r = rs;
+    q = qs;
+}"""
 _SIN_COS = f"""\
 {_REDUCE}
 $T z = r * r;
@@ -42,21 +48,21 @@ return cvt$T$D(fnma$D(k, splat$D($PIO2_LO), fnma$D(k, splat$D($PIO2_1), d)));"""
 HUGE_VECTOR = """\
 for (int i = 0; i < $L; i++) {
     $E a = (*x)[i], b = (*r)[i];
-    if (hr_abs_$E_(a) < $TRIG_MAX) continue;
-    int k;
-    b = ($E)trig_reduce_huge$(a, &k);
+    $EU k = (*q)[i];
+    trig_huge$E(&a, &b, &k);
     (*r)[i] = b;
-    (*q)[i] = ($V)k;
+    (*q)[i] = k;
 }"""
 HUGE_SCALAR = """\
 int k;
-*r = ($E)hr_trig_reduce_huge(*x, &k);
+if (abs$(*x) < $TRIG_MAX) return;
+*r = ($E)hr_trig_reduce_huge_f64(*x, &k);
 *q = ($U)k;"""
 
 # Payne and Hanek: seven 32-bit digits of 2/π, from the first that matters modulo 4, times the 53 bits of x.
 REDUCE_HUGE = """\
 static const uint32_t digits[] = {DIGITS};
-uint64_t b, m, carry = 0, part[2], low, high;
+uint64_t b, m, top, part[2], low, high;
 uint32_t product[9];
 __builtin_memcpy(&b, &x, sizeof b);
 int e = (int)(b >> 52 & 0x7ff) - 1075, first = e > 2 ? (e - 2) / 32 : 0, point = 32 * (first + 7) - e;
@@ -79,8 +85,8 @@ for (int i = 0; i < 2; i++) {
     part[i] = s ? l >> s | (uint64_t)product[w + 2] << (64 - s) : l;
 }
 int w = point / 32, s = point % 32;
-carry = (uint64_t)product[w] | (w < 8 ? (uint64_t)product[w + 1] << 32 : 0);
-int q = (int)(carry >> s & 3), negative = (int)(part[0] >> 63);
+top = (uint64_t)product[w] | (w < 8 ? (uint64_t)product[w + 1] << 32 : 0);
+int q = (int)(top >> s & 3), negative = (int)(part[0] >> 63);
 if (negative) {
     q++;
     part[1] = ~part[1] + 1;
