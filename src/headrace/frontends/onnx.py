@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from headrace.errors import Error, InvalidModel
 from headrace.graph import validate
@@ -55,9 +55,10 @@ def _parse(data: bytes, origin: str) -> onnx.ModelProto:
     if not data:
         raise InvalidModel(f"{origin}: empty; was the download or export interrupted?")
     try:
-        return onnx.ModelProto.FromString(data)
+        proto: onnx.ModelProto = onnx.ModelProto.FromString(data)
     except (DecodeError, UnicodeDecodeError):
         raise InvalidModel(f"{origin}: not an ONNX protobuf, or cut off") from None
+    return proto
 
 
 def _from_proto(proto: onnx.ModelProto, path: Path | None, digest: str | None) -> Model:
@@ -145,8 +146,7 @@ def _from_ir(model: ir.Model) -> Model:
         tensor = value.const_value
         if tensor is None:
             raise InvalidModel(f"initializer {value.name!r} has no content")
-        if value.shape is None or list(value.shape) != list(tensor.shape):
-            value.shape = ir.Shape(list(tensor.shape))
+        value.shape = ir.Shape(tensor.shape.numpy())
         value.dtype = tensor.dtype
         del graph.initializers[value.name or ""]
         if id(value) not in given:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from headrace.errors import InvalidModel
-from headrace.graph.symbolic import Dim, SymDim, Symbol, symbol
+from headrace.graph.symbolic import Dim, Symbol, SymDim, symbol
 
 MAX_ELEMENTS = 2**40
 TRACKED_ELEMENTS = 4096

@@ -82,11 +82,13 @@ class Model:
     def proto(self) -> onnx.ModelProto:
         """The model as a protobuf with all weights inside. InvalidModel beyond 2 GB; use save() there."""
         if weight_bytes(self.ir) > PROTO_LIMIT:
-            raise InvalidModel("the model has more than 2 GB of weights, too much for one protobuf; use save()")
+            raise InvalidModel(
+                "the model has more than 2 GB of weights, too much for one protobuf; use save()"
+            )
         return ir.to_proto(_embedded(self.ir))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model; beyond 2 GB the weights go to `<path>.data`. The file appears whole or not at all."""
+        """Write the model, whole or not at all; beyond 2 GB its weights go to `<path>.data`."""
         target = Path(path)
         if not target.parent.is_dir():
             raise ValueError(f"cannot save to {target}: the folder {target.parent} does not exist")
@@ -114,7 +116,9 @@ def weight_bytes(model: ir.Model) -> int:
 
 def _embedded(model: ir.Model) -> ir.Model:
     """The model with external tensors read into memory."""
-    outside = [t for v in model.graph.initializers.values() if isinstance(t := v.const_value, ir.ExternalTensor)]
+    outside = [
+        t for v in model.graph.initializers.values() if isinstance(t := v.const_value, ir.ExternalTensor)
+    ]
     if not outside:
         return model
     copy = model.clone()

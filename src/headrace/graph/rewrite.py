@@ -62,9 +62,15 @@ class Walk:
 
     def initializer(self, tensor: ir.TensorProtocol, name: str) -> ir.Value:
         """A new initializer of the main graph that holds this tensor."""
-        value = ir.Value(name=self.unique(name), type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+        shape = tensor.shape.numpy()
+        value = ir.Value(
+            name=self.unique(name),
+            type=ir.TensorType(tensor.dtype),
+            shape=ir.Shape(shape),
+            const_value=tensor,
+        )
         self.root.register_initializer(value)
-        self.facts.dims[value] = tuple(tensor.shape.numpy())
+        self.facts.dims[value] = tuple(shape)
         return value
 
 
@@ -253,7 +259,10 @@ def _clone_graph(
 ) -> ir.Graph:
     def copy(value: ir.Value) -> ir.Value:
         new = ir.Value(
-            name=rename(value.name or "value"), type=value.type, shape=value.shape, const_value=value.const_value
+            name=rename(value.name or "value"),
+            type=value.type,
+            shape=value.shape,
+            const_value=value.const_value,
         )
         values[value] = new
         return new

@@ -17,7 +17,7 @@ NEWEST_OPSET = 28
 MAX_NODES = 500_000
 ONNX_DOMAINS = ("", "ai.onnx")
 
-_TYPED_FIELDS = {
+_TYPED_FIELDS: dict[int, str] = {
     TensorProto.FLOAT: "float_data",
     TensorProto.COMPLEX64: "float_data",
     TensorProto.DOUBLE: "double_data",
@@ -175,7 +175,9 @@ def external_fields(tensor: TensorProto, name: str) -> tuple[str, int, int | Non
         offset = int(fields.get("offset", "0"))
         length = int(fields["length"]) if "length" in fields else None
     except ValueError:
-        raise InvalidModel(f"tensor {name!r}: offset and length of its external data must be integers") from None
+        raise InvalidModel(
+            f"tensor {name!r}: offset and length of its external data must be integers"
+        ) from None
     return fields.get("location", ""), offset, length
 
 

@@ -10,7 +10,15 @@ import onnx_ir as ir
 
 from headrace.errors import InvalidModel, UnsupportedOperator
 from headrace.graph.facts import label
-from headrace.graph.rewrite import Builder, Walk, attribute, drop_attributes, get_input, set_attribute, set_input
+from headrace.graph.rewrite import (
+    Builder,
+    Walk,
+    attribute,
+    drop_attributes,
+    get_input,
+    set_attribute,
+    set_input,
+)
 
 Adapter = Callable[[ir.Node, Walk], "list[ir.Node] | None"]
 

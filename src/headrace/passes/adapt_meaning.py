@@ -64,15 +64,16 @@ def _batch_norm_9(node: ir.Node, walk: Walk) -> list[ir.Node] | None:
         raise refuse(node, "it is in training form; export the model for inference")
     x, scale, bias, mean, variance = node.inputs[:5]
     make = Builder(walk, node)
-    spread = make.op("Sqrt", [make.op("Add", [variance, make.const(attribute(node, "epsilon", 1e-5), np.float32)])])
+    spread = make.op(
+        "Sqrt", [make.op("Add", [variance, make.const(attribute(node, "epsilon", 1e-5), np.float32)])]
+    )
     centred = make.op("Div", [make.op("Sub", [x, mean]), spread])
     return make.done(make.op("Add", [make.op("Mul", [centred, scale]), bias]))
 
 
 def _batch_norm_14(node: ir.Node, walk: Walk) -> None:
     if any(value.name for value in node.outputs[1:]):
-        if any(is_used(value) for value in node.outputs[1:]):
-            raise refuse(node, "it is in training form (more than one output); export the model for inference")
+        raise refuse(node, "it is in training form (more than one output); export the model for inference")
     node.resize_outputs(1)
 
 
@@ -149,7 +150,9 @@ def _resize_11(node: ir.Node, walk: Walk) -> list[ir.Node]:
         if np.all(scales <= 1) and np.any(scales < 1):
             rounding = "ceil"
         elif np.any(scales < 1):
-            raise refuse(node, "opset 10 enlarges one axis and shrinks another; export with opset 11 or later")
+            raise refuse(
+                node, "opset 10 enlarges one axis and shrinks another; export with opset 11 or later"
+            )
     make = Builder(walk, node)
     return make.done(
         make.op(

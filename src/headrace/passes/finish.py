@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
+from headrace.graph import schemas
 from headrace.graph.facts import Facts
 from headrace.graph.rewrite import BASE_OPSET, attribute
 from headrace.passes.walk import NAME, PIN, all_graphs
@@ -34,12 +35,12 @@ def settle_opset(model: ir.Model, facts: Facts, original: int) -> None:
 
 def _needed(node: ir.Node) -> int:
     version = node.version or BASE_OPSET
-    since = int(onnx.defs.get_schema(node.op_type, version).since_version)
+    since = int(schemas.get(node.op_type, version).since_version)
     if since <= BASE_OPSET:
         return BASE_OPSET
-    if not onnx.defs.has(node.op_type, BASE_OPSET, ""):
+    older = schemas.find(node.op_type, BASE_OPSET)
+    if older is None:
         return since
-    older = onnx.defs.get_schema(node.op_type, BASE_OPSET)
     name, default = _ADDED_ATTRIBUTES.get(node.op_type, ("", None))
     allowed = {c.type_param_str: set(c.allowed_type_strs) for c in older.type_constraints}
     formals = list(zip(older.inputs, node.inputs, strict=False)) + list(

@@ -11,10 +11,10 @@ import math
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
+from headrace.graph import schemas
 from headrace.graph.rewrite import Walk, replace_node, subgraphs
 from headrace.graph.symbolic import SymDim
 from headrace.passes.evaluate import evaluate
@@ -24,9 +24,10 @@ from headrace.passes.walk import NAME, PIN
 SMALL_BYTES = 64 * 1024
 MAX_BYTES = 64 * 2**20
 MAX_GROWTH = 16
-MAX_WORK = 2**31
 
-_SLOW = frozenset(("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "LSTM", "GRU", "RNN", "Resize"))
+_SLOW = frozenset(
+    ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "LSTM", "GRU", "RNN", "Resize")
+)
 
 
 def fold(node: ir.Node, walk: Walk) -> list[ir.Node] | None:
@@ -76,8 +77,8 @@ def _array(value: ir.Value) -> np.ndarray[Any, Any]:
 
 
 def _may_fold(node: ir.Node, walk: Walk) -> bool:
-    schema = onnx.defs.get_schema(node.op_type, walk.version(node), node.domain)
-    if schema.node_determinism != onnx.defs.OpSchema.NodeDeterminism.Deterministic or any(subgraphs(node)):
+    schema = schemas.get(node.op_type, walk.version(node), node.domain)
+    if not schemas.is_deterministic(schema) or any(subgraphs(node)):
         return False
     given = [value for value in node.inputs if value is not None]
     if not given or any(walk.facts.constant(value) is None for value in given):
@@ -91,7 +92,7 @@ def _may_fold(node: ir.Node, walk: Walk) -> bool:
     source = sum(value.const_value.nbytes for value in given if value.const_value is not None)
     if size > max(SMALL_BYTES, source, min(MAX_GROWTH * source, MAX_BYTES)):
         return False
-    return node.op_type not in _SLOW or size <= SMALL_BYTES and source <= SMALL_BYTES
+    return node.op_type not in _SLOW or (size <= SMALL_BYTES and source <= SMALL_BYTES)
 
 
 def _run(node: ir.Node, inputs: list[np.ndarray[Any, Any] | None], walk: Walk) -> list[np.ndarray[Any, Any]]:

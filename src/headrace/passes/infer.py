@@ -6,6 +6,7 @@ import onnx
 import onnx_ir as ir
 
 from headrace.errors import InvalidModel, UnsupportedOperator
+from headrace.graph import schemas
 from headrace.graph.facts import Facts, dims_text, label
 from headrace.graph.rewrite import BASE_OPSET, Walk
 from headrace.graph.symbolic import Dim
@@ -27,8 +28,8 @@ def infer(node: ir.Node, walk: Walk) -> None:
     own = symbolic_dims(node, facts)
     for index, value in enumerate(node.outputs):
         proto = results.get(f"o{index}")
-        if proto is None and own is not None and index == 0 and node.inputs[0] is not None:
-            proto = ir.serde.serialize_type(node.inputs[0].type)  # an operator without inference in ONNX
+        if proto is None and own is not None and index == 0:
+            proto = _type_of(node.inputs[0])  # an operator without inference in ONNX
         if proto is None:
             continue
         kind = ir.serde.deserialize_type_proto_for_type(proto)
@@ -44,7 +45,10 @@ def infer(node: ir.Node, walk: Walk) -> None:
         if dims is None:
             if value.name or value.uses():
                 raise UnsupportedOperator(
-                    node.op_type, label(node), "normalise", "the rank of its output depends on run-time values"
+                    node.op_type,
+                    label(node),
+                    "normalise",
+                    "the rank of its output depends on run-time values",
                 )
             continue
         facts.set_dims(
@@ -52,10 +56,14 @@ def infer(node: ir.Node, walk: Walk) -> None:
         )
 
 
+def _type_of(value: ir.Value | None) -> onnx.TypeProto | None:
+    return None if value is None or value.type is None else ir.serde.serialize_type(value.type)
+
+
 def _onnx_inference(node: ir.Node, walk: Walk) -> dict[str, onnx.TypeProto]:
     facts = walk.facts
     version = walk.version(node)
-    schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+    schema = schemas.get(node.op_type, version, node.domain)
     proto = node_proto(node)
     types, data = {}, {}
     for index, value in enumerate(node.inputs):
@@ -68,14 +76,19 @@ def _onnx_inference(node: ir.Node, walk: Walk) -> dict[str, onnx.TypeProto]:
             del kind.tensor_type.shape.dim[:]
         types[f"i{index}"] = kind.SerializeToString()
         small = tensor is not None and not value.is_graph_input() and tensor.size <= DATA_LIMIT
-        if small and value.dtype in (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.FLOAT, ir.DataType.BOOL):
+        if small and value.dtype in (
+            ir.DataType.INT64,
+            ir.DataType.INT32,
+            ir.DataType.FLOAT,
+            ir.DataType.BOOL,
+        ):
             array = tensor.numpy()  # type: ignore[union-attr]
-            data[f"i{index}"] = ir.to_proto(ir.Tensor(array.reshape(()) if scalar else array)).SerializeToString()
+            data[f"i{index}"] = ir.to_proto(
+                ir.Tensor(array.reshape(()) if scalar else array)
+            ).SerializeToString()
     imports = {node.domain: version, "": version if node.domain == "" else BASE_OPSET}
     try:
-        raw = schema._infer_node_outputs(  # type: ignore[attr-defined]
-            proto.SerializeToString(), types, data, {}, imports, onnx.IR_VERSION
-        )
+        raw = schema._infer_node_outputs(proto.SerializeToString(), types, data, {}, imports, onnx.IR_VERSION)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
         raise InvalidModel(f"node {label(node)!r} ({node.op_type}): {str(error).strip()}") from None
     return {name: onnx.TypeProto.FromString(text) for name, text in raw.items()}

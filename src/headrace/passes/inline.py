@@ -1,17 +1,19 @@
 """Replace a call by its function body: functions of the model, and ONNX's own function bodies.
 
-    y = my.Double(x)             →   y = Add(x, x)
-    y = Softplus(x)              →   e = Exp(x); one = Constant; s = Add(e, one); y = Log(s)
+y = my.Double(x)             →   y = Add(x, x)
+y = Softplus(x)              →   e = Exp(x); one = Constant; s = Add(e, one); y = Log(s)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import onnx
 import onnx_ir as ir
 
 from headrace.errors import InvalidModel, UnsupportedOperator
+from headrace.graph import schemas
 from headrace.graph.facts import label
 from headrace.graph.rewrite import BASE_OPSET, Walk, clone_nodes, is_used, replace_node
 from headrace.passes.infer import node_proto, type_proto
@@ -37,7 +39,7 @@ def expand_body(node: ir.Node, walk: Walk) -> list[ir.Node] | None:
     """Replace an operator that the compiler does not know by its ONNX function body."""
     if node.domain == "" and node.op_type in ("If", "Loop", "Scan"):
         return None
-    schema = onnx.defs.get_schema(node.op_type, walk.version(node), node.domain)
+    schema = schemas.get(node.op_type, walk.version(node), node.domain)
     if walk.native(node.domain, node.op_type, schema.since_version):
         return None
     body = _function_body(node, schema, walk)
@@ -60,13 +62,11 @@ def expand_body(node: ir.Node, walk: Walk) -> list[ir.Node] | None:
     return _instantiate(node, function, defaults, function.opset_imports, walk)
 
 
-def _function_body(
-    node: ir.Node, schema: onnx.defs.OpSchema, walk: Walk
-) -> onnx.FunctionProto | None:
+def _function_body(node: ir.Node, schema: Any, walk: Walk) -> onnx.FunctionProto | None:
     limit = max(walk.version(node), BASE_OPSET)
     fixed = [v for v in schema.function_opset_versions if v <= limit]
     if schema.has_function and fixed:
-        return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(max(fixed)))
+        return _parse(schema.get_function_with_opset_version(max(fixed)))
     dependent = [v for v in schema.context_dependent_function_opset_versions if v <= limit]
     if not (schema.has_context_dependent_function and dependent):
         return None
@@ -80,7 +80,12 @@ def _function_body(
         )
     except RuntimeError:
         return None
-    return onnx.FunctionProto.FromString(data) if data else None
+    return _parse(data) if data else None
+
+
+def _parse(data: bytes) -> onnx.FunctionProto:
+    function: onnx.FunctionProto = onnx.FunctionProto.FromString(data)
+    return function
 
 
 def _complete(body: onnx.FunctionProto, node: ir.Node) -> None:
@@ -107,8 +112,8 @@ def _instantiate(
     actual.update(node.attributes.items())
     if len(node.inputs) > len(function.inputs) or len(node.outputs) > len(function.outputs):
         raise InvalidModel(
-            f"node {label(node)!r} gives {len(node.inputs)} inputs and {len(node.outputs)} outputs to function "
-            f"{function.name!r}, which has {len(function.inputs)} and {len(function.outputs)}"
+            f"node {label(node)!r} gives {len(node.inputs)} inputs and {len(node.outputs)} outputs "
+            f"to function {function.name!r}, which has {len(function.inputs)} and {len(function.outputs)}"
         )
     values: dict[ir.Value, ir.Value | None] = dict.fromkeys(function.inputs)
     values.update(zip(function.inputs, node.inputs, strict=False))
@@ -121,7 +126,9 @@ def _instantiate(
     for old, formal in zip(node.outputs, function.outputs, strict=False):
         result = values.get(formal, formal)
         if result is None and is_used(old):
-            raise InvalidModel(f"output {old.name!r} of {label(node)!r} is an input of the function that is absent")
+            raise InvalidModel(
+                f"output {old.name!r} of {label(node)!r} is an input of the function that is absent"
+            )
         outputs.append(result)
     return replace_node(node, new, outputs)
 

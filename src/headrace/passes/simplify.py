@@ -1,6 +1,6 @@
 """Remove nodes that return their input unchanged.
 
-    y = Dropout(x), y = Identity(x), y = Cast(x: float32, to=float32), y = Reshape(x: [2, 3], [2, 3])   →   x
+y = Dropout(x), y = Identity(x), y = Cast(x: float32, to=float32), y = Reshape(x: [2, 3], [2, 3])   →   x
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from headrace.graph.rewrite import Builder, Walk, attribute, get_input, is_used, replace_node
+from headrace.graph.symbolic import Dim, SymDim
 from headrace.passes.walk import PIN
 
 _SAME_DIMS = frozenset(("Reshape", "Expand", "Squeeze", "Unsqueeze", "Flatten"))
@@ -22,7 +23,7 @@ def simplify(node: ir.Node, walk: Walk) -> list[ir.Node] | None:
     if node.op_type == "Dropout":
         return _dropout(node, walk)
     if not _is_identity(node, walk):
-        return None
+        return _plain_target(node, walk) if node.op_type == "Reshape" else None
     return replace_node(node, [], [node.inputs[0]])
 
 
@@ -52,6 +53,35 @@ def _is_identity(node: ir.Node, walk: Walk) -> bool:
         repeats = walk.facts.constant(get_input(node, 1))
         return repeats is not None and bool(np.all(repeats == 1))
     return False
+
+
+def _plain_target(node: ir.Node, walk: Walk) -> list[ir.Node] | None:
+    """Let a Reshape to computed extents read a constant, so that what computed them may go.
+
+    Possible with at most one symbolic extent that is not copied from the same axis of the input.
+    """
+    target = node.inputs[1]
+    before = walk.facts.dims.get(node.inputs[0]) if node.inputs[0] is not None else None
+    after = walk.facts.dims.get(node.outputs[0])
+    if target is None or before is None or after is None or walk.facts.constant(target) is not None:
+        return None
+    if any(isinstance(dim, int) and dim == 0 for dim in after):
+        return None
+    plain: list[int] = []
+    for axis, dim in enumerate(after):
+        if isinstance(dim, int):
+            plain.append(dim)
+        else:
+            plain.append(0 if axis < len(before) and before[axis] == dim else -1)
+    if plain.count(-1) > 1 or any(_unbounded(dim, walk) for dim in after):
+        return None
+    make = Builder(walk, node)
+    same = make.op("Reshape", [node.inputs[0], make.const(plain)])
+    return make.done(same)
+
+
+def _unbounded(dim: Dim, walk: Walk) -> bool:
+    return isinstance(dim, SymDim) and any(walk.facts.symbols[name].bound is None for name in dim.symbols)
 
 
 def _dropout(node: ir.Node, walk: Walk) -> list[ir.Node] | None:

@@ -1,16 +1,16 @@
 """Remove what nothing uses, and compute equal things once.
 
-    a = Exp(x); b = Exp(x); y = Add(a, b); z = Neg(x)   →   a = Exp(x); y = Add(a, a)
+a = Exp(x); b = Exp(x); y = Add(a, b); z = Neg(x)   →   a = Exp(x); y = Add(a, a)
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 
-import onnx
 import onnx_ir as ir
 
-from headrace.graph.rewrite import is_used, replace_node, subgraphs
+from headrace.graph import schemas
+from headrace.graph.rewrite import BASE_OPSET, is_used, replace_node, subgraphs
 from headrace.passes.walk import PIN, all_graphs
 
 SHARED_BYTES = 1024
@@ -55,15 +55,12 @@ def merge_duplicates(root: ir.Graph) -> None:
 
 
 def _repeatable(node: ir.Node) -> bool:
-    try:
-        schema = onnx.defs.get_schema(node.op_type, node.version or 26, node.domain)
-    except onnx.defs.SchemaError:
-        return False
-    return bool(schema.node_determinism == onnx.defs.OpSchema.NodeDeterminism.Deterministic)
+    schema = schemas.find(node.op_type, node.version or BASE_OPSET, node.domain)
+    return schema is not None and schemas.is_deterministic(schema)
 
 
 def _key(node: ir.Node) -> Hashable | None:
-    attributes = []
+    attributes: list[Hashable] = []
     for name in sorted(node.attributes):
         attr = node.attributes[name]
         if attr.is_ref():
@@ -74,7 +71,7 @@ def _key(node: ir.Node) -> Hashable | None:
                 return None
             attributes.append((name, str(tensor.dtype), tuple(tensor.shape.numpy()), tensor.tobytes()))
         else:
-            attributes.append((name, repr(attr.value), "", b""))
+            attributes.append((name, repr(attr.value)))
     present = tuple(bool(value.name) for value in node.outputs)
     return (node.domain, node.op_type, node.version, tuple(map(id, node.inputs)), tuple(attributes), present)
 

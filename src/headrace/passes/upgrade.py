@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import onnx
 import onnx_ir as ir
 
 from headrace.errors import InvalidModel, UnsupportedOperator
+from headrace.graph import schemas
 from headrace.graph.facts import label
 from headrace.graph.rewrite import BASE_OPSET, Walk, drop_attributes
 from headrace.passes.adapt_arguments import ARGUMENT_STEPS
@@ -38,12 +38,12 @@ def upgrade(node: ir.Node, walk: Walk) -> list[ir.Node] | None:
     if version >= BASE_OPSET:
         node.version = version
         return None
-    try:
-        since = onnx.defs.get_schema(node.op_type, version).since_version
-    except onnx.defs.SchemaError:
+    schema = schemas.find(node.op_type, version)
+    if schema is None:
         raise UnsupportedOperator(
             node.op_type, label(node), "normalise", f"ONNX opset {version} has no such operator"
-        ) from None
+        )
+    since = schema.since_version
     if since < 6:
         drop_attributes(node, "consumed_inputs")
     for target, adapter in STEPS.get(node.op_type, ()):
@@ -54,23 +54,24 @@ def upgrade(node: ir.Node, walk: Walk) -> list[ir.Node] | None:
             if replacement is not None:
                 return replacement
     node.version = BASE_OPSET
-    if not onnx.defs.has(node.op_type, BASE_OPSET, ""):
-        raise UnsupportedOperator(node.op_type, label(node), "normalise", "the operator was removed from ONNX")
+    if schemas.find(node.op_type, BASE_OPSET) is None:
+        raise UnsupportedOperator(
+            node.op_type, label(node), "normalise", "the operator was removed from ONNX"
+        )
     return None
 
 
 def check_known(node: ir.Node, walk: Walk) -> list[ir.Node] | None:
     """Refuse operators of foreign domains: nothing defines their meaning."""
-    try:
-        schema = onnx.defs.get_schema(node.op_type, walk.version(node), node.domain)
-    except onnx.defs.SchemaError:
+    schema = schemas.find(node.op_type, walk.version(node), node.domain)
+    if schema is None:
         place = f"domain {node.domain!r}" if node.domain else f"ONNX opset {walk.version(node)}"
         raise UnsupportedOperator(
             node.op_type,
             label(node),
             "normalise",
             f"{place} does not define it; export with standard ONNX operators, or include its function body",
-        ) from None
+        )
     if schema.deprecated:
         raise InvalidModel(f"node {label(node)!r}: {node.op_type} is removed in opset {walk.version(node)}")
     return None
