@@ -156,3 +156,33 @@ int {name}_run(void *state, void *scratch, const void *weights,
 #endif
 #endif
 """
+
+
+def waits(name: str) -> Generated:
+    """Sets y to 1, then returns when flag is not 0: to be in the middle of a run."""
+    source = f"""\
+#include "{name}.h"
+
+size_t {name}_state_bytes(void) {{ return 0; }}
+size_t {name}_scratch_bytes(void) {{ return 0; }}
+size_t {name}_align(void) {{ return 64; }}
+int {name}_init(void *state, const void *weights) {{ (void)state; (void)weights; return 0; }}
+int {name}_run(void *state, void *scratch, const void *weights,
+    const {name}_inputs *in, const {name}_outputs *out) {{
+    (void)state; (void)scratch; (void)weights;
+    *(volatile int32_t *)out->y = 1;
+    while (!*(const volatile int32_t *)in->flag) {{ }}
+    return 0;
+}}
+"""
+    return Generated(
+        name=name,
+        source=source,
+        header=_header(name, 0, 0, "const int32_t *flag;", "int32_t *y;"),
+        weights=b"",
+        align=64,
+        state_bytes=0,
+        scratch_bytes=0,
+        inputs=(Port("flag", "int32", (1,), "flag", nbytes=4),),
+        outputs=(Port("y", "int32", (1,), "y", nbytes=4),),
+    )

@@ -1,4 +1,4 @@
-"""Where artifacts go: nothing half-written, nothing foreign overwritten, the earlier one intact on failure."""
+"""Where artifacts go: nothing half-written, nothing foreign overwritten, the earlier one kept."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def earlier(demo_path: Path, tmp_path: Path) -> Path:
 
 def test_an_earlier_artifact_is_replaced(earlier: Path, build_native: Build) -> None:
     build_native(handmade.running_sum(scale=3), earlier)
-    assert '3.0f' in (earlier / "demo.c").read_text()
+    assert "3.0f" in (earlier / "demo.c").read_text()
     open_program(earlier)
     assert [p.name for p in earlier.parent.iterdir()] == ["earlier"]
 

@@ -46,7 +46,7 @@ def check_names(given: Iterable[str], ports: Sequence[Port], role: str) -> None:
     names = list(given)
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
+            close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise ValueError(f"unknown {role} {name!r}; {hint}expected {_listing(ports)}")
     for port in ports:

@@ -155,10 +155,12 @@ def _identify(command: tuple[str, ...]) -> Toolchain | None:
     if answer is None or machine is None:
         return None
     words = answer.split()
+    if len(words) != len(_PROBE.split()):
+        return None
     clang, gcc = words[1:4], words[4:7]
     if words[0] != "__clang__":
         return Toolchain("clang", ".".join(clang), command, machine.strip())
-    if gcc and gcc[0] != "__GNUC__":
+    if gcc[0] != "__GNUC__":
         return Toolchain("gcc", ".".join(gcc), command, machine.strip())
     return None
 
