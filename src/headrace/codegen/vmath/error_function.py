@@ -12,8 +12,10 @@ $T h = cast$T$U(cast$U$T(t) & splat$U($UPPER));
 return p * k * exp_sum$(-h * h, (h - t) * (h + t));"""
 
 ERFC = """\
-$T y = erfc_positive$(abs$(x));
-return select_lt$(x, splat$(0.0$f), 2.0$f - y, y);"""
+$T a = abs$(x), y = erfc_positive$(a), z = min_fast$(splat$(1.0$f), a * a);
+poly p = ERF(z)
+y = select_lt$(x, splat$(0.0$f), 2.0$f - y, y);
+return select_lt$(a, splat$(0.5$f), 1.0$f - fma$(x, p, x), y);"""
 
 ERF = """\
 $T a = abs$(x), z = min_fast$(splat$(1.0$f), a * a);
@@ -26,5 +28,5 @@ $T v = max_fast$(splat$(-$PHI_MAX), x), t = min_fast$(splat$($PHI_MAX), abs$(v))
 $T k = 1.0$f / (t + $PHI_K), y = (t - $PHI_K) * k;
 poly p = PHI(y)
 $T h = cast$T$U(cast$U$T(t) & splat$U($UPPER));
-$T c = p * k * exp_sum$(-0.5$f * h * h, 0.5$f * (h - t) * (h + t));
-return v * select_lt$(v, splat$(0.0$f), c, 1.0$f - c);"""
+$T e = exp_sum$(-0.5$f * h * h, 0.5$f * (h - t) * (h + t)), c = p * k;
+return select_lt$(v, splat$(0.0$f), v * c * e, v * (1.0$f - c * e));"""

@@ -70,7 +70,10 @@ return h + 0.25$f / h;"""
 
 SOFTPLUS = "return max_fast$(x, splat$(0.0$f)) + log1p$(exp$(-abs$(x)));"
 
-# x tanh(softplus(x)) with w = e**2x + 2 e**x
-MISH = """\
-$T y = max_fast$(splat$($EXP_MIN), x), e = exp$(min_fast$(splat$($MISH_MAX), y)), w = e * (e + 2.0$f);
-return y * (w / (w + 2.0$f));"""
+# x tanh(softplus(x)) = x w / (w + 2), w = e**2x + 2 e**x; far below 0 that is x e**x, scaled once so that nothing
+# is lost when e**x is subnormal and x e**x is not
+MISH = f"""\
+$T v = max_fast$(splat$($EXP_MIN), x), y = min_fast$(splat$($MISH_MAX), v);
+{_REDUCE.format(x="y", lo="")}
+$T p = em + 1.0$f, e = ldexp$(p, n), w = e * (e + 2.0$f);
+return select_lt$(v, splat$($MISH_TAIL), ldexp$(v * p, n), v * (w / (w + 2.0$f)));"""

@@ -28,6 +28,7 @@ $T k = h * $LOG2E, kl = mul_rest$(h, splat$($LOG2E), k) + h * $LOG2E_LO + l * $L
 h = e + k;
 l = select_lt$(splat$(0.0), abs$(e), (e - h) + k, splat$(0.0)) + kl;
 h = select_lt$(splat$(0.0), x, select_lt$(x, splat$($INF), h, x), splat$(-$INF));
+y = min_fast$(splat$($POW_MAX), max_fast$(splat$(-$POW_MAX), y));
 $T w = y * h, wl = mul_rest$(y, h, w) + y * l;
 wl = select_lt$(abs$(w), splat$(1100.0), wl, splat$(0.0));
 w = min_fast$(splat$($EXP2_MAX), max_fast$(splat$($EXP2_MIN), w));
@@ -53,13 +54,13 @@ return select$(eq$(y, zero) | eq$(x, one) | (eq$(a, one) & eq$(abs$(y), splat$($
 
 # first guess by a third of the exponent, then Halley steps: y (y**3 + 2 a) / (2 y**3 + a), the last as a correction
 CBRT = """\
-$T b = abs$(x), a = select_lt$(b, splat$($MIN_NORMAL), b * $CBRT_SCALE, b);
+$T b = abs$(x), one = splat$(1.0$f), a = select_lt$(b, one, b * $CBRT_UP, b * $CBRT_DOWN);
 $T g = cvt$T$I(cast$I$T(a)) * 0x1.555556p-2$f;
 $T y = cast$T$I(cvt$I$T(g) + splat$I($CBRT_GUESS)), c;
 CBRT_STEPS
 c = y * y * y;
 y = y - y * ((c - a) / (c + c + a));
-y = select_lt$(b, splat$($MIN_NORMAL), y * $CBRT_UNSCALE, y);
+y = y * select_lt$(b, one, splat$($CBRT_ROOT_DOWN), splat$($CBRT_ROOT_UP));
 return select$(lt$(splat$(0.0$f), b) & lt$(b, splat$($INF)), copysign$(y, x), x);"""
 
 # long division of the mantissas, one bit a step
@@ -73,20 +74,19 @@ b &= $MAX;
 if (b == 0 || a >= $INF_BITS || b > $INF_BITS) return $NAN;
 if (a < b) return x;
 int i = (int)(a >> $P), j = (int)(b >> $P);
-a = (a & (top - 1)) | (i ? top : 0);
-b = (b & (top - 1)) | (j ? top : 0);
-i += !i;
-j += !j;
-for (; i > j && a; i--) {
+a = i ? (a & (top - 1)) | top : a << 1;
+b = j ? (b & (top - 1)) | top : b << 1;
+for (; a < top; i--) a <<= 1;
+for (; b < top; j--) b <<= 1;
+for (; i > j; i--) {
     if (a >= b) a -= b;
     a <<= 1;
 }
 if (a >= b) a -= b;
-while (a && a < top && j > 1) {
-    a <<= 1;
-    j--;
-}
-if (a >= top) a = (a & (top - 1)) | ($U)j << $P;
+for (; a && a < top; j--) a <<= 1;
+if (a == 0) j = 0;
+else if (j > 0) a = (a & (top - 1)) | ($U)j << $P;
+else a = a >> (1 - j);
 a |= sign;
 __builtin_memcpy(&x, &a, sizeof x);
 return x;"""
