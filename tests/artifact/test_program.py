@@ -376,3 +376,11 @@ def test_calls_are_cheap(demo: Program) -> None:
 
     assert best(call) < 1.0
     assert best(lambda: demo.run(inputs)) < 8.0
+
+
+def test_unknown_outputs_are_named(demo: Program, rows: Program) -> None:
+    with pytest.raises(ValueError, match="unknown output 'z'"):
+        demo.instance().run({"x:0": X}, out={"z": X})
+    y = np.zeros((2, 3), np.float32)
+    with pytest.raises(ValueError, match="unknown output 'z'; expected 'y'"):
+        rows.instance().run({"x": y.copy()}, out={"y": y, "z": y})

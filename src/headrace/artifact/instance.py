@@ -153,7 +153,7 @@ class Instance:
         manifest, dtypes = self._manifest, self._dtypes
         given = {p.name: conform(inputs[p.name], p, dtypes[p.name], "input") for p in manifest.inputs}
         symbols = read_symbols(given, manifest.inputs, manifest.symbols) if manifest.symbols else {}
-        taken = {}
+        taken: dict[str, Array] = {}
         if out:
             taken = self._checked_out(out, [self._fixed(p, symbols) for p in manifest.outputs])
             check_overlap(given, taken)
@@ -166,9 +166,11 @@ class Instance:
 
     def _checked_out(self, out: Mapping[str, Array], ports: Sequence[Port]) -> dict[str, Array]:
         """The arrays of `out` by name, each fit to be written to and apart from the others."""
-        check_names(out, [p for p in ports if p.name in out] or ports, "output")
         arrays = {p.name: self._in_place(out[p.name], p, "output") for p in ports if p.name in out}
-        check_overlap({}, arrays)
+        if len(arrays) != len(out):
+            check_names(out, [p for p in ports if p.name in out] or ports, "output")
+        if len(arrays) > 1:
+            check_overlap({}, arrays)
         return arrays
 
     def _stage(self) -> None:
@@ -196,9 +198,11 @@ class Instance:
         """The argument of a bridge function. The caller keeps the arrays alive, the Call keeps the rest."""
         call = Call(*self._blocks, self._code.weights, inputs_at, outputs_at, ctypes.addressof(self._busy))
         if inputs is not None and outputs is not None:
-            values = [(symbols or {})[s.name] for s in self._manifest.symbols]
-            taken = self._input_struct(*(address(inputs[p.name]) for p in self._manifest.inputs), *values)
-            given = self._output_struct(*(address(outputs[p.name]) for p in self._manifest.outputs))
+            manifest = self._manifest
+            into = [address(inputs[p.name]) for p in manifest.inputs]
+            values = [symbols[s.name] for s in manifest.symbols] if symbols else []
+            taken = self._input_struct(*into, *values)
+            given = self._output_struct(*[address(outputs[p.name]) for p in manifest.outputs])
             call.inputs, call.outputs = ctypes.addressof(taken), ctypes.addressof(given)
             call.keep = (taken, given)
         return call

@@ -107,8 +107,13 @@ def _sibling(out: Path) -> Path:
 def _move_into_place(staging: Path, out: Path) -> None:
     check_output(out)
     if not out.exists():
-        staging.rename(out)
-        return
+        try:
+            staging.rename(out)
+            return
+        except OSError:
+            if not out.exists():
+                raise
+        check_output(out)  # somebody else was quicker
     staging.chmod(stat.S_IMODE(out.stat().st_mode))
     if _exchange(staging, out):
         shutil.rmtree(staging, ignore_errors=True)

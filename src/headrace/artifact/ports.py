@@ -37,7 +37,7 @@ def spec_of(port: Port) -> TensorSpec:
 
 def bound_shape(port: Port, symbols: Mapping[str, int]) -> Shape:
     """The shape of a port with a value for every symbol."""
-    return tuple(dim if isinstance(dim, int) else symbols[dim] for dim in port.shape)
+    return tuple([dim if isinstance(dim, int) else symbols[dim] for dim in port.shape])
 
 
 def check_names(given: Iterable[str], ports: Sequence[Port], role: str) -> None:
@@ -60,9 +60,13 @@ def conform(value: object, port: Port, dtype: np.dtype[Any], role: str) -> Array
     Raises ValueError when dtype or shape differ from what `port` states; nothing is cast.
     """
     array = np.asarray(value)
-    _check_dtype(array, port, dtype, role)
-    check_shape(array.shape, port, role)
-    if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
+    native = array.dtype == dtype
+    if not native:
+        _check_dtype(array, port, dtype, role)
+    if array.shape != port.shape:
+        check_shape(array.shape, port, role)
+    flags = array.flags
+    if native and flags.c_contiguous and flags.aligned:
         return array
     return np.array(array, dtype=dtype, order="C")  # same type in another byte order, or strided
 
@@ -160,8 +164,9 @@ def check_ports(inputs: Sequence[Port], outputs: Sequence[Port], symbols: Sequen
 
 def address(array: Array) -> int:
     """Where the elements of an array lie."""
+    memory: Any = array
     try:
-        return ctypes.addressof(_BYTE.from_buffer(array))  # a fifth of the time of the line below
+        return ctypes.addressof(_BYTE.from_buffer(memory))  # a fifth of the time of the line below
     except (TypeError, ValueError):  # read-only, empty, or of a type that the buffer protocol does not know
         return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
