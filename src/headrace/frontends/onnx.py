@@ -139,7 +139,10 @@ def _locate_external(model: ir.Model, folder: Path) -> tuple[Path, ...]:
 
 def _from_ir(model: ir.Model) -> Model:
     """Check a model made in memory without copying its weights."""
-    copy = model.clone()
+    try:
+        copy = model.clone()
+    except Exception as error:
+        raise InvalidModel(f"the onnx_ir model is inconsistent: {_first_line(error)}") from error
     graph = copy.graph
     given = {id(value) for value in graph.inputs}
     for value in list(graph.initializers.values()):

@@ -1,9 +1,7 @@
-"""Bring a model into the form that lowering reads: newest operators, known shapes, constants folded."""
+"""A model in the form that lowering reads; `headrace.passes.prepare` makes it."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from headrace.graph.facts import Facts, dtype_name
-from headrace.graph.model import Model
 from headrace.graph.symbolic import SymDim
-from headrace.passes import pipeline
-from headrace.passes.fix_inputs import Bound
 
 DECISIONS = "headrace.decisions"
 SOURCE = "headrace.source"
@@ -53,43 +48,8 @@ class Prepared:
         return dtype_name(value.dtype)
 
 
-def prepare(
-    model: Model,
-    *,
-    shapes: Mapping[str, Sequence[int | str]] | None = None,
-    constants: Mapping[str, Any] | None = None,
-    bounds: Mapping[str, Bound] | None = None,
-    native: Callable[[str, str, int], bool],
-    keep: Collection[str] = (),
-    keep_inputs: Collection[str] = (),
-) -> Prepared:
-    """Run `passes.pipeline` on a copy of the model.
+def prepare(model: Any, **options: Any) -> Prepared:
+    """The same as `headrace.passes.prepare.prepare`."""
+    from headrace.passes.prepare import prepare as run
 
-    shapes: input name → extents; a string is a symbol that `bounds` bounds.
-    constants: input name → value; the input leaves the signature.
-    bounds: symbol → its greatest value, or (greatest value, divisor); least is 1 or the divisor.
-    native(domain, op_type, since_version): operators the compiler lowers itself; all others are
-    expanded through their function bodies.
-    keep: operator types that are never folded, such as DequantizeLinear.
-    keep_inputs: inputs with a default value that stay inputs.
-
-    Raises ValueError for arguments that do not fit the model, InvalidModel, UnsupportedOperator.
-    """
-    facts = Facts()
-    work = model.ir.clone()
-    defaults = pipeline.run(
-        work,
-        facts,
-        shapes=shapes or {},
-        constants=constants or {},
-        bounds=bounds or {},
-        native=native,
-        keep=frozenset(keep),
-        keep_inputs=keep_inputs,
-    )
-    if model.source is not None:
-        work.metadata_props[SOURCE] = str(model.source)
-    work.metadata_props[SHA256] = model.sha256
-    work.metadata_props[DECISIONS] = json.dumps(facts.decisions, ensure_ascii=False)
-    symbols = {n: (s.bound, s.divisor) for n, s in facts.symbols.items() if s.bound is not None}
-    return Prepared(work, symbols, facts.decisions, defaults, facts)
+    return run(model, **options)
