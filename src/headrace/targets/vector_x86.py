@@ -17,6 +17,8 @@ def body(name: str, op: str, t: VType, s: VType | None) -> str | None:
         return _scalar(level, op, t) if t.elem.kind == "f" else None
     if t.bytes not in _PREFIX or t.bytes > 16 << level:
         return None
+    if op in ("lo", "hi", "cat"):
+        return _halves(op, t)
     text = _float(level, op, t) if t.elem.kind == "f" else _int(level, op, t)
     return text or _masked(level, op, t) or _blend(level, op, t)
 
@@ -50,6 +52,32 @@ def _float(level: int, op: str, t: VType) -> str | None:
     if level == 2 and op == "ldexp":
         return f"return ($T){p}_scalef_{x}(({r})a, ({r})n);"
     return None
+
+
+def _halves(op: str, t: VType) -> str | None:
+    """Half registers by register moves; gcc 12 makes stores and loads of the portable form."""
+    if t.bytes < 32:
+        return None
+    p, x, r = _names(t)
+    bits, half = t.bytes * 8, t.bytes * 4
+    x = x if t.elem.kind == "f" else f"si{bits}"
+    narrow = x if t.elem.kind == "f" else f"si{half}"
+    half_register = r.replace(str(bits), str(half))
+    long_name = f"{x}{bits}" if t.elem.kind == "f" else x
+    short_name = f"{x}{half}" if t.elem.kind == "f" else narrow
+    if op == "lo":
+        return f"return ($H){p}_cast{long_name}_{short_name}(({r})a);"
+    kind = {"ps": "f", "pd": "f"}.get(x, "i")
+    if bits == 512:
+        part = {"ps": "32x8", "pd": "64x4"}.get(x, "64x4")
+        extract = f"{p}_extract{kind}{part}_{x if kind == 'f' else 'epi64'}"
+        insert = f"{p}_insert{kind}{part}"
+    else:
+        extract, insert = f"{p}_extract{kind}128_{x}", f"{p}_insert{kind}128_{x}"
+    if op == "hi":
+        return f"return ($H){extract}(({r})a, 1);"
+    low = f"{p}_cast{short_name}_{long_name}(({half_register})lo)"
+    return f"return ($T){insert}({low}, ({half_register})hi, 1);"
 
 
 def _int(level: int, op: str, t: VType) -> str | None:
@@ -114,8 +142,13 @@ def _scalar(level: int, op: str, t: VType) -> str | None:
 
 
 def _convert(level: int, t: VType, s: VType) -> str | None:
-    """f16 and f32 by F16C."""
-    if {t.elem.name, s.elem.name} != {"f16", "f32"}:
+    """f32 and f64 in one instruction, f16 and f32 by F16C."""
+    if {t.elem.name, s.elem.name} == {"f32", "f64"} and t.lanes == s.lanes and 32 <= max(t.bytes, s.bytes) <= 16 << level:
+        size = max(t.bytes, s.bytes)
+        if t.elem.bits == 64:
+            return f"return ($T){_PREFIX[size]}_cvtps_pd((__m{size * 4})a);"
+        return f"return ($T){_PREFIX[size]}_cvtpd_ps((__m{size * 8}d)a);"
+    if {t.elem.name, s.elem.name} != {"f16", "f32"} or t.lanes != s.lanes:
         return None
     number = t if t.elem.kind == "f" else s
     to_half = t.elem.kind == "h"

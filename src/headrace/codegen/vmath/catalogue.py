@@ -39,13 +39,15 @@ def _by_precision(f32: str, f64: str) -> Body:
     return lambda t, fma, wide: f32 if t.elem.name == "f32" else f64
 
 
-def _through_double(scalar: str, wide_text: str, f64: str) -> Body:
-    """f32 vectors whose doubles fill more than a register go by halves."""
+def _through_double(scalar: str, wide_text: str, f64: str, plain: str | None = None) -> Body:
+    """f32 vectors whose doubles fill more than a register go by halves; plain: without fma a text with operators only."""
 
     def body(t: VType, fma: bool, wide: bool) -> str:
         if t.elem.name == "f64":
             return f64
-        return wide_text if wide and t.lanes > 1 else scalar
+        if t.lanes == 1 or not wide:
+            return scalar
+        return plain if plain and not fma else wide_text
 
     return body
 
@@ -66,8 +68,8 @@ _PARTS = (
              _by_precision(logarithm.LOG_TAIL_F32, logarithm.LOG_TAIL_F64), "T f", internal=True),
     Function("erfc_positive", "erfc(t)", "t ≥ 0", {}, error_function.ERFC_POSITIVE, "T t", internal=True),
     Function("trig_rest", "x - n π/2", "|x| < 2**17", {},
-             _through_double(trigonometric.REST_F32, trigonometric.REST_F32_WIDE, trigonometric.REST_F64), "T x, T n",
-             internal=True),
+             _through_double(trigonometric.REST_F32, trigonometric.REST_F32_WIDE, trigonometric.REST_F64,
+                             trigonometric.REST_F32_PLAIN), "T x, T n", internal=True),
     Function("trig_huge", "remainder r and quadrant q of the lanes with |x| ≥ 2**17", _ANY, {},
              _by_lanes(trigonometric.HUGE_SCALAR, trigonometric.HUGE_VECTOR), "const T *x, T *r, U *q", "void",
              internal=True, cold=True),

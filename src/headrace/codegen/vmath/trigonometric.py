@@ -41,6 +41,9 @@ return select_lt$(abs$(x), splat$($TINY), x, v);"""
 # n PIO2_1 and n PIO2_2 are exact: both constants have 33 bits
 REST_F64 = "return fnma$(n, splat$($PIO2_3), fnma$(n, splat$($PIO2_2), fnma$(n, splat$($PIO2_1), x)));"
 REST_F32_WIDE = "return cat$(trig_rest$H(lo$(x), lo$(n)), trig_rest$H(hi$(x), hi$(n)));"
+REST_F32_PLAIN = """\
+$D d = __builtin_convertvector(x, $D), k = __builtin_convertvector(n, $D);
+return __builtin_convertvector((d - k * $PIO2_1) - k * $PIO2_LO, $T);"""
 REST_F32 = """\
 $D d = cvt$D$T(x), k = cvt$D$T(n);
 return cvt$T$D(fnma$D(k, splat$D($PIO2_LO), fnma$D(k, splat$D($PIO2_1), d)));"""
