@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from headrace.program.dtypes import is_float, is_int, numpy_dtype
 from headrace.program.expr import BINARY, UNARY, Axis, Expr, Extent, Sym, children, reduce_identity, walk
 from headrace.program.index import ONE, free_vars, terms
-from headrace.program.ir import Branch, Buffer, Define, Loop, Module, Statement, Store, loads
+from headrace.program.ir import Buffer, Define, Loop, Module, Statement, Store, loads
 from headrace.program.numeric import (
     Array,
     apply_binary,
@@ -52,7 +53,8 @@ def run(
         value = pair.initial if state is None or pair.name not in state else np.asarray(state[pair.name])
         if value.shape != pair.initial.shape or value.dtype != pair.initial.dtype:
             raise ValueError(
-                f"state {pair.name!r} is {pair.initial.dtype}{pair.initial.shape}, not {value.dtype}{value.shape}"
+                f"state {pair.name!r} is {pair.initial.dtype}{pair.initial.shape}, "
+                f"not {value.dtype}{value.shape}"
             )
         machine.arrays[pair.buffer] = value.copy()
     with np.errstate(all="ignore"):
@@ -64,7 +66,7 @@ def run(
 
 
 def bind_symbols(module: Module, feeds: Mapping[str, Array]) -> dict[Sym, int]:
-    """Values of the symbols from the shapes of the inputs; ValueError where names, dtypes or shapes do not fit."""
+    """Values of the symbols, from the inputs. ValueError where names, dtypes or shapes differ."""
     names = [b.name for b in module.inputs]
     if set(feeds) != set(names):
         raise ValueError(f"inputs are {names}, not {sorted(feeds)}")
@@ -398,7 +400,7 @@ class _Scope:
         pieces = min(extents[0], -(-points // POINTS))
         edges = [extents[0] * p // pieces for p in range(pieces + 1)]
         total: Array | None = None
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in pairwise(edges):
             part = self._partial(e, [(start, stop), *((0, n) for n in extents[1:])], ragged)
             total = part if total is None else combine(kind, e.dtype, total, part)
         return self._identity(e) if total is None else total
@@ -465,7 +467,7 @@ def _is_contraction(e: Expr) -> bool:
 
 
 def _grid_sets(s: Define, machine: _Machine) -> set[frozenset[tuple[Expr, int]]]:
-    """For every value that the definition makes: the variables over which it is spread, with their extents."""
+    """For every value in the definition: the variables over which it is spread, with their extents."""
     extent = {a.var: machine.extent(a.extent) for a in s.axes}
     out: set[frozenset[tuple[Expr, int]]] = {frozenset(extent.items())}
     for root in [x for st in s.stores for x in (st.value, *st.index)]:

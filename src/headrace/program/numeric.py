@@ -125,9 +125,9 @@ def apply_binary(op: str, dtype: str, x: Array, y: Array) -> Array:
 
 def _float_binary(op: str, dtype: str, x: Array, y: Array) -> Array:
     if op in ("pow", "atan2"):
-        fn = np.power if op == "pow" else np.arctan2
-        return np.asarray(fn(x.astype(np.float64), y.astype(np.float64))).astype(numpy_dtype(dtype))
-    fn = np.divide if op == "div" else _EXACT[op]
+        wide = x.astype(np.float64), y.astype(np.float64)
+        return np.asarray(np.power(*wide) if op == "pow" else np.arctan2(*wide)).astype(numpy_dtype(dtype))
+    fn: Callable[[Array, Array], Array] = np.divide if op == "div" else _EXACT[op]
     return np.asarray(fn(_widen(x, dtype), _widen(y, dtype))).astype(numpy_dtype(dtype), copy=False)
 
 
@@ -228,7 +228,7 @@ def contract(dtype: str, x: Array, y: Array, axes: int, extents: tuple[int, ...]
         right.reshape(math.prod(batch), count, math.prod(n)),
     )
     order = both + only_x + only_y
-    out = product.reshape(batch + m + n).transpose([order.index(d) for d in letters[axes:]])
+    out: Array = product.reshape(batch + m + n).transpose([order.index(d) for d in letters[axes:]])
     return out if is_float(dtype) else out.astype(np.int64).astype(numpy_dtype(dtype))
 
 
