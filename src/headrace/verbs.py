@@ -142,7 +142,8 @@ def verify(
     from headrace.measure.verify import verify as run
 
     compiled = _compiled(program, options)
-    return run(compiled, model=source_model(compiled, model), inputs=inputs, reference=reference)
+    source = None if isinstance(reference, Program) and model is None else source_model(compiled, model)
+    return run(compiled, model=source, inputs=inputs, reference=reference)
 
 
 def bench(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from headrace.artifact.build import Source, build
-from headrace.artifact.elf import code_bytes
+from headrace.artifact.elf import code_bytes, undefined_symbols
 from headrace.artifact.manifest import plain, read_manifest, sha256_file
 from headrace.artifact.program import open_program
 from headrace.errors import InvalidModel, ToolchainError
@@ -120,6 +120,24 @@ def test_calls_beyond_libc_do_not_link(tmp_path: Path, build_native: Build) -> N
     )
     with pytest.raises(ToolchainError, match="tanhf"):
         build_native(replace(base, source=text), tmp_path / "demo", "gcc")
+
+
+def test_calls_into_libc_are_refused(tmp_path: Path, build_native: Build) -> None:
+    base = handmade.running_sum()
+    text = "#include <stdlib.h>\n" + base.source.replace(
+        "return in->x[0]", "*(void **)scratch = malloc(64); return in->x[0]"
+    )
+    with pytest.raises(ToolchainError, match="needs malloc"):
+        build_native(replace(base, source=text), tmp_path / "demo")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_undefined_symbols_of_an_object(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "a.c").write_text("int f(int); static int g; int h(void);\nint h(void) { return f(g++); }\n")
+    command = find_toolchain(kind, get_target("native").triple).command
+    subprocess.run([*command, "-O2", "-c", "a.c", "-o", "a.o"], cwd=tmp_path, check=True)
+    assert undefined_symbols((tmp_path / "a.o").read_bytes()) == {"f"}
 
 
 def test_contradicting_facts_are_refused(tmp_path: Path, build_native: Build) -> None:

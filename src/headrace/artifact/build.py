@@ -11,17 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.artifact.bridge import bridge_source
-from headrace.artifact.elf import code_bytes
+from headrace.artifact.elf import code_bytes, undefined_symbols
 from headrace.artifact.manifest import Manifest, plain, sha256_file
 from headrace.artifact.package import MANIFEST, ORIGIN, written_folder
 from headrace.artifact.ports import check_ports
 from headrace.artifact.weights import weights_assembly
 from headrace.codegen.generated import Generated
+from headrace.errors import ToolchainError
 from headrace.targets.link import compile_library, library_flags, library_name
 from headrace.targets.registry import Target
 from headrace.targets.toolchain import Toolchain
 
 MAX_ALIGN = 4096  # weights are mapped at page boundaries
+EXTERNAL = frozenset(("memcpy", "memset", "memmove", "memcmp"))  # what freestanding C takes for granted
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def build(
         sources = write_sources(folder, generated)
         library = library_name(generated.name, target.triple)
         compile_library(toolchain, target.triple, sources, library, folder)
+        _check_freestanding(folder / library)
         manifest = describe(generated, target, toolchain, folder, library, source, options or {})
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         if source.path is not None:
@@ -102,6 +105,13 @@ def write_sources(folder: Path, generated: Generated) -> tuple[str, ...]:
         (folder / file).write_text(text, encoding="utf-8", newline="\n")
     (folder / f"{name}.weights").write_bytes(generated.weights)
     return f"{name}.c", f"{name}_bridge.c"
+
+
+def _check_freestanding(library: Path) -> None:
+    """Raise ToolchainError when the code calls anything but the memory functions compilers rely on."""
+    foreign = sorted((undefined_symbols(library.read_bytes()) or frozenset()) - EXTERNAL)
+    if foreign:
+        raise ToolchainError(f"generated code must not call into libraries, but needs {', '.join(foreign)}")
 
 
 def version() -> str:

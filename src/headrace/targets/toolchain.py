@@ -20,7 +20,8 @@ KINDS = ("gcc", "clang", "zig")
 INSTALL = f"{Path(sys.executable).name} -m pip install ziglang"
 
 # Value-preserving only: generated C writes fused multiply-adds where it wants them, and never reads
-# errno or the floating-point exception flags.
+# errno or the floating-point exception flags. The last two are on by default in some distributions and
+# would make the code call into libc.
 CFLAGS = (
     "-std=c11",
     "-O3",
@@ -29,6 +30,8 @@ CFLAGS = (
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fno-ident",
+    "-fno-stack-protector",
+    "-U_FORTIFY_SOURCE",
 )
 SANITIZE = ("-std=c11", "-O1", "-g", "-ffp-contract=off", "-fno-math-errno", "-fno-omit-frame-pointer")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
