@@ -134,13 +134,10 @@ def run(rec: Recurrence, states: Sequence[int], step: Callable[[int], Step]) -> 
     the first of them being the output; it holds a state where the sequence has ended.
     """
     b, node = rec.b, rec.node
-    y_shape = (rec.steps, count, rec.batch, rec.hidden)
-    if rec.batch_first:
-        y_shape = (rec.batch, rec.steps, count, rec.hidden)
-    y = b.empty(rec.x.dtype, y_shape, "y") if node.wants(0) else None
-    last_shape = (rec.batch, count, rec.hidden) if rec.batch_first else (count, rec.batch, rec.hidden)
+    y = b.empty(rec.x.dtype, out_shape(node, 0), "y") if node.wants(0) else None
     finals = [
-        b.empty(rec.x.dtype, last_shape, "last") if node.wants(1 + n) else None for n in range(len(states))
+        b.empty(rec.x.dtype, out_shape(node, 1 + n), "last") if node.wants(1 + n) else None
+        for n in range(len(states))
     ]
     for d, direction in enumerate(rec.directions):
         advance = step(d)
