@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from headrace.graph.model import Model
     from headrace.measure.bench import BenchReport
     from headrace.measure.inspect import Inspection
-    from headrace.measure.verify import VerifyReport
+    from headrace.measure.verify_report import VerifyReport
 
 PathLike: TypeAlias = Union[str, "os.PathLike[str]"]
 ModelLike: TypeAlias = Union[PathLike, bytes, "onnx.ModelProto", "ir.Model", "Model"]
@@ -116,11 +116,15 @@ def generate(
     """The whole compiler in one place: graph clean-up, lowering, fusion and planning, scheduling, C."""
     from headrace.codegen import generate as generate_c
     from headrace.graph.prepare import prepare
-    from headrace.lower import lower
-    from headrace.ops import native
+    from headrace.ops.lowering import lower
+    from headrace.ops.registry import native
 
-    prepared = prepare(model, shapes=shapes, constants=constants, bounds=bounds, native=native)
-    return generate_c(lower(prepared, state=state), name, target)
+    kept = [source for source in state if source in model.defaults]  # their defaults are the initial state
+    prepared = prepare(
+        model, shapes=shapes, constants=constants, bounds=bounds, native=native, keep_inputs=kept
+    )
+    module = lower(prepared, name, state)
+    return generate_c(module, name, target)
 
 
 def open(path: PathLike) -> Program:
@@ -131,19 +135,23 @@ def open(path: PathLike) -> Program:
 def verify(
     program: Program | ModelLike,
     model: ModelLike | None = None,
-    inputs: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     reference: str | Program = "onnxruntime",
+    *,
+    layers: bool | None = None,
     **options: Any,
 ) -> VerifyReport:
     """Compare a program with the model it was compiled from, run by `reference`.
 
-    A model instead of a program is compiled first, with `options` as in compile().
+    inputs: arrays for one run or for consecutive runs, beside random ones; reference: "onnxruntime",
+    "onnx" (onnx.reference) or another Program; layers: compare layer by layer always, never, or (None)
+    when an output differs. A model instead of a program is compiled first, with `options` as in compile().
     """
     from headrace.measure.verify import verify as run
 
     compiled = _compiled(program, options)
     source = None if isinstance(reference, Program) and model is None else source_model(compiled, model)
-    return run(compiled, model=source, inputs=inputs, reference=reference)
+    return run(compiled, source, inputs, reference, layers=layers, compile=compile)
 
 
 def bench(
