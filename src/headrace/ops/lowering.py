@@ -44,6 +44,7 @@ class _Lowering:
         self._check_state(graph)
         for value in graph.inputs:
             self._input(value)
+        self.b.reserve([value.name or "output" for value in graph.outputs])
         for node in graph:
             self.node(node)
         states = {p.name: p for p in self.b.states}

@@ -173,12 +173,14 @@ def _emit(rec: Recurrence, y: Tensor, h: Tensor, d: int, t: Expr) -> None:
 
 
 def _keep(rec: Recurrence, final: Tensor, value: Tensor, d: int) -> None:
-    rec.b.store(
-        final,
-        value.shape,
-        lambda n, k: (n, d, k) if rec.batch_first else (d, n, k),
-        lambda n, k: cast(value[n, k], final.dtype),
-    )
+    """The state after the last step; zero, as in onnxruntime, for a sequence without steps."""
+
+    def last(n: Expr, k: Expr) -> Expr:
+        inside = rec.running(index(0), n)
+        out = cast(value[n, k], final.dtype)
+        return out if inside is None else select(inside, out, 0.0)
+
+    rec.b.store(final, value.shape, lambda n, k: (n, d, k) if rec.batch_first else (d, n, k), last)
 
 
 def held(rec: Recurrence, t: Expr, n: Expr, new: Expr, old: Expr) -> Expr:

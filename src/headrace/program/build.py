@@ -73,6 +73,7 @@ class Builder:
     nodes: tuple[str, ...] = ()  # stamped on every statement made
     body: list[Statement] = field(default_factory=list)
     _names: dict[str, int] = field(default_factory=dict)
+    _reserved: set[str] = field(default_factory=set)
 
     # --- buffers ---------------------------------------------------------------------------------
 
@@ -80,6 +81,12 @@ class Builder:
         n = self._names.get(name, 0)
         self._names[name] = n + 1
         return name if n == 0 else self._name(f"{name}.{n}")
+
+    def reserve(self, names: Sequence[str]) -> None:
+        """Keep names for outputs to come, so that no scratch buffer takes them."""
+        for name in names:
+            if self._names.setdefault(name, 1) == 1 and not any(b.name == name for b in self.inputs):
+                self._reserved.add(name)
 
     def symbol(self, name: str, bound: int, divisor: int = 1) -> Expr:
         """A run-time extent."""
@@ -103,7 +110,8 @@ class Builder:
 
     def output(self, name: str, t: Tensor) -> None:
         """Declare the output `name`; its elements are copied from `t` (the copy fuses away)."""
-        out = Buffer(self._name(name), t.dtype, t.shape, "output")
+        out = Buffer(name if name in self._reserved else self._name(name), t.dtype, t.shape, "output")
+        self._reserved.discard(name)
         self.outputs.append(out)
         self._define_into(out, t.shape, lambda *i: t[i])
 
