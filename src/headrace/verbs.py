@@ -115,7 +115,7 @@ def generate(
 ) -> Generated:
     """The whole compiler in one place: graph clean-up, lowering, fusion and planning, scheduling, C."""
     from headrace.codegen import generate as generate_c
-    from headrace.graph.prepare import prepare
+    from headrace.passes.prepare import prepare
     from headrace.ops.lowering import lower
     from headrace.ops.registry import native
 
