@@ -115,9 +115,9 @@ def generate(
 ) -> Generated:
     """The whole compiler in one place: graph clean-up, lowering, fusion and planning, scheduling, C."""
     from headrace.codegen import generate as generate_c
-    from headrace.passes.prepare import prepare
     from headrace.ops.lowering import lower
     from headrace.ops.registry import native
+    from headrace.passes.prepare import prepare
 
     kept = [source for source in state if source in model.defaults]  # their defaults are the initial state
     prepared = prepare(
