@@ -9,9 +9,10 @@
     needed = {("exp", "f32x16"), ("tanh", "f32")}
     text = simd.prelude(isa, vmath.primitives(isa, needed)) + vmath.emit(isa, needed)
 
-C functions: hr_<name>_<type>(T x), hr_pow/hr_fmod/hr_mod_<type>(T x, T y), for the types f32, f64, f32xL, f64xL of
-headrace.targets.simd, under the same rules (always inlined, target attribute, macros for types wider than a register).
-sqrt, fma, floor, min, … are primitives (headrace.targets.simd). f16 and bf16 compute in f32.
+C functions: hr_<name>_<type>(T x), hr_pow/hr_fmod/hr_mod_<type>(T x, T y), for the types f32, f64, f32xL, f64xL
+of headrace.targets.simd, under the same rules (always inlined, target attribute, macros for types wider than a
+register). sqrt, fma, floor, min, … are primitives (headrace.targets.simd); `emit` passes over them and `primitives`
+returns them, so ("sqrt", "f32x16") may stand in `needed` too. f16 and bf16 compute in f32.
 Every function is defined for every argument: ±0, ±inf, NaN, subnormal numbers; none reads or sets floating-point
 modes. With Isa.fma the same bits come out for every number of lanes, scalars included, and so without it.
 FUNCTIONS lists all with the largest error measured.
@@ -35,13 +36,18 @@ _POLY = re.compile(r"^poly (\w+) = ([A-Z0-9]+)\((\w+)\)$", re.MULTILINE)
 
 
 def emit(isa: simd.Isa, needed: Iterable[tuple[str, str]]) -> str:
-    """C text of the functions (name, type) and the math functions they use, in order; not of primitives."""
+    """C text of the functions (name, type) and the math functions they use, in order; not of primitives.
+
+    ValueError for a name or type that does not exist.
+    """
     return "\n".join(_collected(isa, needed).values()) + "\n"
 
 
 def primitives(isa: simd.Isa, needed: Iterable[tuple[str, str]]) -> set[str]:
     """Full names of the primitives that the text of `emit` calls."""
-    return {name for name in _calls(emit(isa, needed)) if simd.is_primitive(name)}
+    needed = set(needed)
+    names = _calls(emit(isa, needed)) | {f"hr_{name}_{suffix}" for name, suffix in needed}
+    return {name for name in names if simd.is_primitive(name)}
 
 
 def support(isa: simd.Isa, code: str) -> str:
@@ -82,7 +88,8 @@ def _collected(isa: simd.Isa, needed: Iterable[tuple[str, str]]) -> dict[str, st
         texts[full] = text
 
     for name, suffix in sorted(needed):
-        add(name, suffix)
+        if not simd.is_primitive(f"hr_{name}_{suffix}"):
+            add(name, suffix)
     return texts
 
 
@@ -101,7 +108,8 @@ def _definition(isa: simd.Isa, name: str, t: VType) -> str:
     attribute = "HR_INLINE"
     if entry.cold:
         attribute = f"static __attribute__((noinline, unused)) {isa.target_attribute}".rstrip()
-    return function(f"hr_{name}_{t.name}", returns, params, body, attribute, simd.wide_types(isa, *named.values()))
+    wide_types = simd.wide_types(isa, *named.values())
+    return function(f"hr_{name}_{t.name}", returns, params, body, attribute, wide_types)
 
 
 def _horner(name: str, coefficients: tuple[str, ...], x: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# high parts of ln 2, log10 2 and π/2 end in zeros, so that their products with the whole numbers that occur are exact
+# high parts of ln 2, log10 2 and π/2 end in zeros: their products with the whole numbers that occur are exact
 _F32 = {
     "LOG2E": "0x1.715476p+0f",
     "LOG2E_LO": "0x1.4ae0cp-26f",

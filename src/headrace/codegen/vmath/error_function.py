@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# e**(t*t) erfc(t) is P(y) / (t + K), y = (t - K) / (t + K). t*t is split so that its rounding does not matter:
-# h keeps the upper half of the bits of t, h*h is exact, t*t - h*h = (t - h)(t + h).
+# e**(t*t) erfc(t) is P(y) / (t + K), y = (t - K) / (t + K). t*t is split so that its rounding does not
+# matter: h keeps the upper half of the bits of t, h*h is exact, t*t - h*h = (t - h)(t + h).
 ERFC_POSITIVE = """\
 t = min_fast$(splat$($ERFC_MAX), t);
 $T k = 1.0$f / (t + $ERFCX_K), y = (t - $ERFCX_K) * k;

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# n = round(x / ln 2) by adding 1.5 * 2**(p-1), whose last bit is worth 1; r = x - n ln 2 in two steps, the first
-# exact because LN2_HI has zeros at its end; q = (e**r - 1 - r) / r**2; em = e**r - 1.
+# n = round(x / ln 2) by adding 1.5 * 2**(p-1), whose last bit is worth 1; r = x - n ln 2 in two steps, the
+# first exact because LN2_HI has zeros at its end; q = (e**r - 1 - r) / r**2; em = e**r - 1.
 _REDUCE = """\
 $T t = fma$({x}, splat$($LOG2E), splat$($MAGIC)), n = t - $MAGIC;
 $T r = fnma$(n, splat$($LN2_LO), fnma$(n, splat$($LN2_HI), {x})){lo};
@@ -70,8 +70,8 @@ return h + 0.25$f / h;"""
 
 SOFTPLUS = "return max_fast$(x, splat$(0.0$f)) + log1p$(exp$(-abs$(x)));"
 
-# x tanh(softplus(x)) = x w / (w + 2), w = e**2x + 2 e**x; far below 0 that is x e**x, scaled once so that nothing
-# is lost when e**x is subnormal and x e**x is not
+# x tanh(softplus(x)) = x w / (w + 2), w = e**2x + 2 e**x; far below 0 that is x e**x, scaled once so that
+# nothing is lost when e**x is subnormal and x e**x is not
 MISH = f"""\
 $T v = max_fast$(splat$($EXP_MIN), x), y = min_fast$(splat$($MISH_MAX), v);
 {_REDUCE.format(x="y", lo="")}

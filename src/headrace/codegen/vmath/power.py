@@ -15,7 +15,8 @@ POW_POSITIVE_F32_WIDE = "return cat$(pow_positive$H(lo$(x), lo$(y)), pow_positiv
 POW_POSITIVE_F64 = """\
 $T u = select_lt$(x, splat$($MIN_NORMAL), x * $LOG_SCALE, x);
 $U bits = cast$U$T(u) + splat$U($LOG_OFFSET);
-$T e = cast$T$U((bits >> $P) + splat$U($MAGIC_BITS)) - $LOG_MAGIC - select_lt$(x, splat$($MIN_NORMAL), splat$($LOG_SHIFT), splat$(0.0));
+$T e = cast$T$U((bits >> $P) + splat$U($MAGIC_BITS)) - $LOG_MAGIC;
+e = e - select_lt$(x, splat$($MIN_NORMAL), splat$($LOG_SHIFT), splat$(0.0));
 $T f = cast$T$U((bits & splat$U($MANTISSA)) + splat$U($SQRT_HALF_BITS)) - 1.0;
 $T d = f + 2.0, s = f / d, p = s * d;
 $T sl = (((f - p) - mul_rest$(s, d, p)) - s * (f - (d - 2.0))) / d;
@@ -52,7 +53,8 @@ r = select$(~whole & lt$(x, zero) & lt$(a, splat$($INF)), nan, r);
 r = select$(ne$(x, x) | ne$(y, y), nan, r);
 return select$(eq$(y, zero) | eq$(x, one) | (eq$(a, one) & eq$(abs$(y), splat$($INF))), one, r);"""
 
-# first guess by a third of the exponent, then Halley steps: y (y**3 + 2 a) / (2 y**3 + a), the last as a correction
+# first guess by a third of the exponent, then Halley steps y (y**3 + 2 a) / (2 y**3 + a), the last one written
+# as a correction
 CBRT = """\
 $T b = abs$(x), one = splat$(1.0$f), a = select_lt$(b, one, b * $CBRT_UP, b * $CBRT_DOWN);
 $T g = cvt$T$I(cast$I$T(a)) * 0x1.555556p-2$f;

@@ -95,7 +95,8 @@ if (negative) {
     part[1] = ~part[1] + 1;
     part[0] = ~part[0] + (part[1] == 0);
 }
-double h = (double)(part[0] >> 11) * 0x1p-53, l = (double)(part[0] & 2047) * 0x1p-64 + (double)part[1] * 0x1p-128;
+double h = (double)(part[0] >> 11) * 0x1p-53;
+double l = (double)(part[0] & 2047) * 0x1p-64 + (double)part[1] * 0x1p-128;
 double r = h * 0x1.921fb54442d18p+0 + (l * 0x1.921fb54442d18p+0 + h * 0x1.1a62633145c07p-54);
 if ((int)(b >> 63) != negative) r = -r;
 *quadrant = b >> 63 ? -q : q;
@@ -107,7 +108,8 @@ $T a = abs$(x), lo = splat$($TAN_PI_8), hi = splat$($TAN_3PI_8), zero = splat$(0
 $T w = select_lt$(hi, a, splat$(-1.0$f), select_lt$(lo, a, a - 1.0$f, a));
 w = w / select_lt$(hi, a, a, select_lt$(lo, a, a + 1.0$f, splat$(1.0$f)));
 $T base = select_lt$(hi, a, splat$($PIO2), select_lt$(lo, a, splat$($PIO4), zero));
-$T rest = select_lt$(hi, a, splat$($PIO2_REST), select_lt$(lo, a, splat$($PIO4_REST), zero)), z = w * w;
+$T rest = select_lt$(hi, a, splat$($PIO2_REST), select_lt$(lo, a, splat$($PIO4_REST), zero));
+$T z = w * w;
 poly p = ATAN(z)
 return copysign$(base + (fma$(w * z, p, w) + rest), x);"""
 

@@ -1,0 +1,111 @@
+"""Program + schedule → C."""
+
+from __future__ import annotations
+
+from headrace.codegen import vmath
+from headrace.codegen.driver import ALIGN, Layout, Weights, extent_name, init_function, run_function, sizes
+from headrace.codegen.driver import state_functions
+from headrace.codegen.generated import Generated, KernelInfo, Port, Symbol
+from headrace.codegen.header import errors, header
+from headrace.codegen.kernels import Kernel, KernelWriter, ScheduleFn, is_empty, total_macs
+from headrace.errors import UnsupportedOperator
+from headrace.program.dtypes import numpy_dtype
+from headrace.program.ir import Buffer, Module
+from headrace.program.plan import Plan, plan
+from headrace.schedule.heuristic import Heuristic
+from headrace.targets.registry import Target
+
+__all__ = ["Generated", "generate"]
+
+
+def generate(module: Module, name: str, target: Target, schedule: ScheduleFn | None = None) -> Generated:
+    """The C program of a module.
+
+    name: a C identifier that prefixes every exported symbol. schedule: Define → steps; None for the
+    heuristic of the target. Raises UnsupportedOperator for what has no C form yet.
+    """
+    memory = plan(module, ALIGN)
+    isa = target.isa
+    writer = KernelWriter(
+        name, isa.target_attribute, isa.lanes, schedule or Heuristic(isa).schedule, _same_memory(memory)
+    )
+    kernels = [writer.kernel(s) for s in module.body if not is_empty(s)]
+    layout = _layout(module, name, memory)
+    body = "\n".join(writer.texts)
+    driver = "\n\n".join(
+        [sizes(layout), init_function(layout), run_function(layout, kernels)]
+        + ([state_functions(layout)] if layout.states else [])
+    )
+    code = body + driver
+    source = "\n".join([f'#include "{name}.h"', "#include <string.h>", "", vmath.support(isa, _index_helpers(code) + code),
+                        _index_helpers(code), body, driver, ""])  # fmt: skip
+    weights = layout.weights
+    return Generated(
+        name=name,
+        source=source,
+        header=header(layout, memory.state_bytes, memory.scratch_bytes, ALIGN),
+        weights=bytes(weights.blob),
+        align=ALIGN,
+        state_bytes=memory.state_bytes,
+        scratch_bytes=memory.scratch_bytes,
+        inputs=layout.inputs,
+        outputs=layout.outputs,
+        states=layout.states,
+        symbols=layout.symbols,
+        kernels=tuple(_info(k) for k in kernels),
+        macs=sum(total_macs(s) for s in module.body),
+        scratch_lower_bound=memory.lower_bound,
+        facts={"error_codes": {str(c): t for c, t in errors(layout).items()}, "notes": list(module.notes)},
+    )
+
+
+def _layout(module: Module, name: str, memory: Plan) -> Layout:
+    symbols = tuple(Symbol(s.name, f"n{n}", s.bound, s.divisor) for n, s in enumerate(module.symbols))
+    known = {s.name for s in symbols}
+    inputs = tuple(_port(b, f"x{n}", known) for n, b in enumerate(module.inputs))
+    outputs = tuple(_port(b, f"y{n}", known) for n, b in enumerate(module.outputs))
+    states, offset = [], 0
+    for n, pair in enumerate(module.states):
+        b = pair.buffer
+        states.append(Port(pair.name, numpy_dtype(b.dtype).name, b.bound, f"s{n}", offset, b.nbytes))
+        offset += b.nbytes
+    return Layout(name, module, memory, Weights(), inputs, outputs, tuple(states), symbols)
+
+
+def _port(b: Buffer, field: str, symbols: set[str]) -> Port:
+    shape = tuple(extent_name(e) for e in b.shape)
+    for e in shape:
+        if isinstance(e, str) and e not in symbols:
+            raise UnsupportedOperator(
+                "output", b.name, "codegen", f"its extent is {e}; only plain symbols may stand in a signature"
+            )
+    return Port(b.name, numpy_dtype(b.dtype).name, shape, field, 0, b.nbytes)
+
+
+def _same_memory(memory: Plan):  # type: ignore[no-untyped-def]
+    def same(a: Buffer, b: Buffer) -> bool:
+        return memory.alias.get(a, a) is memory.alias.get(b, b)
+
+    return same
+
+
+_HELPERS = {
+    "hr_floordiv(": "static inline ptrdiff_t hr_floordiv(ptrdiff_t a, ptrdiff_t b)\n{\n    ptrdiff_t q = a / b;\n"
+    "    return q - (a % b != 0 && (a % b < 0) != (b < 0));\n}\n",
+    "hr_floormod(": "static inline ptrdiff_t hr_floormod(ptrdiff_t a, ptrdiff_t b)\n{\n    ptrdiff_t r = a % b;\n"
+    "    return r != 0 && (r < 0) != (b < 0) ? r + b : r;\n}\n",
+}
+
+
+def _index_helpers(code: str) -> str:
+    """Floor division and modulus, where used."""
+    return "".join(text for marker, text in _HELPERS.items() if marker in code)
+
+
+def _info(k: Kernel) -> KernelInfo:
+    s = k.statement
+    buffers = [a.buffer for a in k.arguments if a.buffer is not None]
+    const = sum(b.nbytes for b in buffers if b.space == "const")
+    other = sum(b.nbytes for b in buffers if b.space != "const")
+    n = total_macs(s)
+    return KernelInfo(k.name, s.nodes, n, 2 * n, const, other, tuple(k.schedules))

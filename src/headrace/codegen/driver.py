@@ -1,0 +1,169 @@
+"""The driver in C: where every buffer lies, the order of the kernels, state, and the public functions."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from headrace.codegen.generated import Port, Symbol
+from headrace.codegen.kernels import Kernel, symbol_name
+from headrace.codegen.scalar import CTYPES
+from headrace.program.expr import Extent
+from headrace.program.ir import Buffer, Module
+from headrace.program.plan import Plan
+
+ALIGN = 64
+ERRORS = {1: "an index was out of range"}
+
+
+@dataclass
+class Weights:
+    """The constants of a program in one block; equal contents lie there once."""
+
+    def __post_init__(self) -> None:
+        self.offsets: dict[Buffer, int] = {}
+        self.by_content: dict[bytes, int] = {}
+        self.blob = bytearray()
+
+    def place(self, b: Buffer) -> int:
+        """Offset in bytes, a multiple of ALIGN."""
+        if b not in self.offsets:
+            assert b.data is not None
+            self.offsets[b] = self.bytes(np.ascontiguousarray(b.data).tobytes())
+        return self.offsets[b]
+
+    def bytes(self, raw: bytes) -> int:
+        key = hashlib.sha256(raw).digest()
+        if key not in self.by_content:
+            self.blob.extend(b"\0" * (-len(self.blob) % ALIGN))
+            self.by_content[key] = len(self.blob)
+            self.blob.extend(raw)
+        return self.by_content[key]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """C names and places of everything the driver passes to kernels."""
+
+    name: str
+    module: Module
+    plan: Plan
+    weights: Weights
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    states: tuple[Port, ...]
+    symbols: tuple[Symbol, ...]
+
+    def pointer(self, b: Buffer) -> str:
+        """C text of the address of a buffer."""
+        ctype = CTYPES[b.dtype]
+        if b.space == "const":
+            return f"(const {ctype} *)(const void *)(w + {self.weights.place(b)})"
+        if b in self.module.inputs:
+            return f"in->{self.inputs[self.module.inputs.index(b)].c_field}"
+        if b in self.module.outputs:
+            return f"out->{self.outputs[self.module.outputs.index(b)].c_field}"
+        if b in self.plan.state:
+            return f"({ctype} *)(void *)(s + {self.plan.state[b]})"
+        if b in self.plan.scratch:
+            return f"({ctype} *)(void *)(t + {self.plan.scratch[b]})"
+        raise AssertionError(f"{b!r} has no place in memory")
+
+    def call(self, kernel: Kernel) -> str:
+        """C text of a call."""
+        args = [
+            self.pointer(a.buffer) if a.buffer is not None else symbol_name(a.symbol)  # type: ignore[arg-type]
+            for a in kernel.arguments
+        ]
+        if kernel.can_fail:
+            args.append("&error")
+        return f"    {kernel.name}({', '.join(args)});"
+
+
+def run_function(layout: Layout, kernels: list[Kernel]) -> str:
+    """NAME_run."""
+    name = layout.name
+    body = []
+    for sym, port in zip(layout.module.symbols, layout.symbols, strict=True):
+        body.append(f"    const ptrdiff_t {symbol_name(sym)} = (ptrdiff_t)in->{port.c_field};")
+        wrong = f"{symbol_name(sym)} < 1 || {symbol_name(sym)} > {sym.bound}"
+        body.append(f"    if ({wrong}{f' || {symbol_name(sym)} % {sym.divisor}' if sym.divisor > 1 else ''}) return 2;")
+    body += [layout.call(k) for k in kernels]
+    for dst, src in layout.plan.commit:
+        body.append(f"    memcpy({layout.pointer(dst)}, {layout.pointer(src)}, {dst.nbytes});")
+    text = "\n".join(body)
+    head = [
+        f"int {name}_run(void *state, void *scratch, const void *weights, const {name}_inputs *in, "
+        f"const {name}_outputs *out)",
+        "{",
+        _base("unsigned char *const s = state;", "(s + ", "state", text),
+        _base("unsigned char *const t = scratch;", "(t + ", "scratch", text),
+        _base("const unsigned char *const w = weights;", "(w + ", "weights", text),
+        *([] if "in->" in text else ["    (void)in;"]),
+        *([] if "out->" in text else ["    (void)out;"]),
+        "    int error = 0;",
+    ]
+    return "\n".join([*head, text, "    return error;", "}"])
+
+
+def _base(declaration: str, marker: str, argument: str, text: str) -> str:
+    return f"    {declaration}" if marker in text else f"    (void){argument};"
+
+
+def init_function(layout: Layout) -> str:
+    """NAME_init: the initial state."""
+    name = layout.name
+    lines = [f"int {name}_init(void *state, const void *weights)", "{"]
+    moves = []
+    for pair in layout.module.states:
+        at, size = layout.plan.state[pair.buffer], pair.buffer.nbytes
+        if size == 0:
+            continue
+        if not np.ascontiguousarray(pair.initial).view(np.uint8).any():
+            moves.append((f"    memset(s + {at}, 0, {size});", False))
+        else:
+            place = layout.weights.bytes(np.ascontiguousarray(pair.initial).tobytes())
+            moves.append((f"    memcpy(s + {at}, (const unsigned char *)weights + {place}, {size});", True))
+    lines.append("    unsigned char *const s = state;" if moves else "    (void)state;")
+    if not any(used for _, used in moves):
+        lines.append("    (void)weights;")
+    return "\n".join([*lines, *(text for text, _ in moves), "    return 0;", "}"])
+
+
+def state_functions(layout: Layout) -> str:
+    """NAME_get_state and NAME_set_state: the portable state, one array after the other."""
+    out = []
+    for verb, args in (("get", "const void *state, void *portable"), ("set", "void *state, const void *portable")):
+        lines = [f"int {layout.name}_{verb}_state({args})", "{"]
+        for pair, port in zip(layout.module.states, layout.states, strict=True):
+            mine = f"(const unsigned char *)state + {layout.plan.state[pair.buffer]}"
+            theirs = f"(const unsigned char *)portable + {port.offset}"
+            if verb == "get":
+                lines.append(f"    memcpy((unsigned char *)portable + {port.offset}, {mine}, {port.nbytes});")
+            else:
+                lines.append(f"    memcpy((unsigned char *)state + {layout.plan.state[pair.buffer]}, {theirs}, {port.nbytes});")
+        out.append("\n".join([*lines, "    return 0;", "}"]))
+    return "\n\n".join(out)
+
+
+def sizes(layout: Layout) -> str:
+    """The size functions."""
+    upper, name = layout.name.upper(), layout.name
+    return "\n".join(
+        f"size_t {name}_{what}(void) {{ return {upper}_{what.upper()}; }}"
+        for what in ("state_bytes", "scratch_bytes", "align")
+    )
+
+
+def shape_text(shape: tuple[int | str, ...]) -> str:
+    return "x".join(str(e) for e in shape) or "scalar"
+
+
+def extent_name(e: Extent) -> int | str:
+    """An extent in a port: an integer, a symbol's name, or the text of an expression."""
+    if isinstance(e, int):
+        return e
+    return e.arg.name if e.op == "sym" else repr(e)
+

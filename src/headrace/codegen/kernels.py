@@ -1,0 +1,208 @@
+"""Statements → C functions that see only the buffers they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from headrace.codegen.emit import Emitter
+from headrace.codegen.nest import NestEmitter
+from headrace.codegen.pack import Packer
+from headrace.codegen.reduction import ReductionEmitter
+from headrace.codegen.scalar import CTYPES
+from headrace.codegen.scope import Names, Scope
+from headrace.program.dtypes import size_of
+from headrace.program.expr import Expr, Sym, extent_bound, walk
+from headrace.program.ir import Branch, Buffer, Define, Loop, Statement, expressions, loads, nested, writes
+from headrace.schedule import steps as st
+
+ScheduleFn = Callable[[Define], st.Schedule]
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A parameter of a kernel: a buffer (or a run-time extent) and its C name inside."""
+
+    name: str
+    ctype: str
+    buffer: Buffer | None = None
+    symbol: Sym | None = None
+
+
+@dataclass
+class Kernel:
+    """One generated function. calls: the arguments of each call, one per statement with this text."""
+
+    name: str
+    text: str
+    arguments: list[Argument]
+    statement: Statement
+    can_fail: bool
+    schedules: list[str] = field(default_factory=list)
+
+
+@dataclass
+class KernelWriter:
+    """Writes the functions of one module; equal bodies are written once."""
+
+    prefix: str
+    attribute: str
+    lanes: int
+    schedule: ScheduleFn
+    same_memory: Callable[[Buffer, Buffer], bool]
+    packer: Packer = field(init=False)
+    by_body: dict[str, str] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.packer = Packer(self.lanes)
+
+    def kernel(self, s: Statement) -> Kernel:
+        """The function of one top-level statement."""
+        body = _Body(self)
+        scope = Scope(None, Names())
+        body.statement(s, scope)
+        arguments = body.arguments(s)
+        params = ", ".join(f"{a.ctype}{a.name}" for a in arguments)
+        if body.emitter.needs_error:
+            params += ", int *hr_error"
+        text = f"({params or 'void'})\n{{\n" + "\n".join(scope.lines) + "\n}\n"
+        name = self.by_body.get(text)
+        if name is None:
+            name = f"{self.prefix}_k{len(self.by_body)}"
+            self.by_body[text] = name
+            comment = _comment(s, body.schedules)
+            self.texts.append(f"{comment}\nstatic {self.attribute} void {name}{text}".replace("static  ", "static "))
+        return Kernel(name, text, arguments, s, body.emitter.needs_error, body.schedules)
+
+
+class _Body:
+    """State while one function is written."""
+
+    def __init__(self, writer: KernelWriter) -> None:
+        self.writer = writer
+        self.names: dict[Buffer, str] = {}
+        self.schedules: list[str] = []
+        self.emitter = Emitter(writer.lanes, self._buffer, ReductionEmitter((), 0).single)
+
+    def _buffer(self, b: Buffer) -> str:
+        return self.names.setdefault(b, f"b{len(self.names)}")
+
+    def arguments(self, s: Statement) -> list[Argument]:
+        written = set(_all_writes(s))
+        names = self.names
+        out = []
+        for b, name in names.items():
+            shared = any(o is not b and self.writer.same_memory(o, b) for o in names)
+            qualifier = "" if b in written else "const "
+            restrict = "" if shared else "restrict "
+            out.append(Argument(name, f"{qualifier}{CTYPES[b.dtype]} *{restrict}", b))
+        symbols = sorted({e.arg for root in _all_expressions(s) for e in walk(root) if e.op == "sym"} |
+                         {e.arg for b in names for x in b.shape if isinstance(x, Expr) for e in walk(x) if e.op == "sym"},
+                         key=lambda x: x.name)  # fmt: skip
+        return out + [Argument(symbol_name(x), "const ptrdiff_t ", None, x) for x in symbols]
+
+    # --- statements ------------------------------------------------------------------------------
+
+    def statement(self, s: Statement, scope: Scope) -> None:
+        if isinstance(s, Define):
+            self._define(s, scope)
+        elif isinstance(s, Loop):
+            self._loop(s, scope)
+        else:
+            self._branch(s, scope)
+
+    def _define(self, s: Define, scope: Scope) -> None:
+        schedule = self.writer.schedule(s)
+        self.schedules.append(st.show(schedule))
+        lanes = next((x.lanes for x in schedule if isinstance(x, st.Vectorize)), 1)
+        self.emitter.lanes = lanes
+        self.emitter.lane_vars = set()
+        inner = scope.child(fenced=True)
+        self.writer.packer.lanes = lanes
+        NestEmitter(self.emitter, s, schedule, self.writer.packer).emit(inner)
+        scope.lines.append("    {")
+        scope.lines += ["    " + text for text in inner.lines]
+        scope.lines.append("    }")
+
+    def _loop(self, s: Loop, scope: Scope) -> None:
+        e = self.emitter
+        v = s.axis.var
+        name = scope.names.fresh("t")
+        e.variables[v] = name
+        inner = scope.child(binds=(v,), fenced=True)
+        if s.until is not None:
+            inner.line(f"if (!({e.scalar(s.until, inner).text})) break;")
+        for x in s.body:
+            self.statement(x, inner)
+        for dst, src in s.carry:
+            if not self.writer.same_memory(dst, src):
+                inner.line(f"memcpy({self._buffer(dst)}, {self._buffer(src)}, {self._bytes(dst, inner)});")
+        limit = e.extent(s.axis.extent, scope)
+        scope.close(f"for (ptrdiff_t {name} = 0; {name} < {limit}; ++{name})", inner)
+
+    def _bytes(self, b: Buffer, scope: Scope) -> str:
+        if all(isinstance(x, int) for x in b.shape):
+            return str(b.nbytes)
+        parts = [self.emitter.extent(x, scope) for x in b.shape]
+        return f"(size_t)({' * '.join(parts)}) * {size_of(b.dtype)}"
+
+    def _branch(self, s: Branch, scope: Scope) -> None:
+        cond = self.emitter.scalar(s.cond, scope).text
+        sides = []
+        for body in (s.then, s.other):
+            side = scope.child(fenced=True)
+            for x in body:
+                self.statement(x, side)
+            sides.append(side)
+        scope.close(f"if ({cond})", sides[0], " else {")
+        for text in sides[1].lines:
+            scope.line(text)
+        scope.line("}")
+
+
+def symbol_name(s: Sym) -> str:
+    """C name of a run-time extent."""
+    return "sym_" + "".join(c if c.isalnum() and c.isascii() else "_" for c in s.name)
+
+
+def _all_writes(s: Statement) -> Iterable[Buffer]:
+    return writes(s)
+
+
+def _all_expressions(s: Statement) -> Iterable[Expr]:
+    yield from expressions(s)
+    for x in nested(s):
+        yield from _all_expressions(x)
+    if isinstance(s, Loop):
+        yield s.axis.var if not isinstance(s.axis.extent, Expr) else s.axis.extent
+
+
+def _comment(s: Statement, schedules: list[str]) -> str:
+    nodes = ", ".join(s.nodes).replace("*/", "* /").replace("/*", "/ *")
+    nodes = "".join(c if c.isprintable() and c.isascii() and c not in "\\?" else "_" for c in nodes)
+    plan = "; ".join(x for x in dict.fromkeys(schedules) if x)
+    return f"/* {nodes[:300]}{': ' + plan[:300] if plan else ''} */"
+
+
+def total_macs(s: Statement) -> int:
+    """Multiply-accumulates of a statement at its bounds."""
+    if isinstance(s, Define):
+        return st.macs(s)
+    times = extent_bound(s.axis.extent) if isinstance(s, Loop) else 1
+    return times * sum(total_macs(x) for x in nested(s))
+
+
+def const_buffers(s: Statement) -> list[Buffer]:
+    """Constants that a statement loads."""
+    own = {e.arg: None for e in loads(s) if e.arg.space == "const"}
+    for x in nested(s):
+        own.update(dict.fromkeys(const_buffers(x)))
+    return list(own)
+
+
+def is_empty(s: Statement) -> bool:
+    """Whether a statement has no points at all."""
+    return isinstance(s, Define) and any(a.extent == 0 for a in s.axes)
+
+

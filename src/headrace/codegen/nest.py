@@ -1,0 +1,182 @@
+"""One Define and its schedule → loops in C.
+
+The tile is emitted by substitution: every point of the register tile is the Define's expression with
+its variables replaced (row → row0 + r, column → column0 + 16*j + lane). Interned expressions make loads
+that points share one load. Rows and columns that do not fill a tile get loops of their own with smaller
+tiles and, for the last vector, fewer lanes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from headrace.codegen.emit import Emitter
+from headrace.codegen.pack import Packer, Range
+from headrace.codegen.reduction import ReductionEmitter
+from headrace.codegen.scope import Scope
+from headrace.program.expr import Axis, Expr, index, substitute, var
+from headrace.program.ir import Define
+from headrace.schedule import steps as st
+
+Mapping = dict[Expr, Expr]
+
+
+@dataclass
+class Tile:
+    """What the loops around have fixed so far."""
+
+    points: list[Mapping]  # one substitution per point of the register tile
+    ranges: dict[Expr, Range] = field(default_factory=dict)  # variable → where it runs
+    lane: Expr | None = None
+
+
+@dataclass
+class NestEmitter:
+    """Emits one Define."""
+
+    emitter: Emitter
+    define: Define
+    schedule: st.Schedule
+    packer: Packer
+
+    def __post_init__(self) -> None:
+        n = len(self.define.axes)
+        self.order = tuple(range(n))
+        self.vector: st.Vectorize | None = None
+        self.rows: dict[int, int] = {}
+        self.pack = False
+        for step in self.schedule:
+            if isinstance(step, st.Order):
+                self.order = step.axes
+            elif isinstance(step, st.Vectorize):
+                self.vector = step
+            elif isinstance(step, st.RegisterTile):
+                self.rows[step.axis] = step.count
+            elif isinstance(step, st.Pack):
+                self.pack = True
+        self.reduction = ReductionEmitter(self.schedule, n)
+
+    def emit(self, scope: Scope) -> None:
+        self.emitter.reduce = self.reduction.single
+        self._level(0, scope, Tile([{}]))
+
+    def _level(self, level: int, scope: Scope, tile: Tile) -> None:
+        if level == len(self.order):
+            self._body(scope, tile)
+            return
+        position = self.order[level]
+        axis = self.define.axes[position]
+        if self.vector is not None and self.vector.axis == position:
+            self._vector_loops(level, scope, tile, axis, self.vector)
+        elif self.rows.get(position, 1) > 1:
+            self._row_loops(level, scope, tile, axis, self.rows[position])
+        elif axis.extent == 1:
+            inner = replace(tile, points=[{**p, axis.var: index(0)} for p in tile.points])
+            self._level(level + 1, scope, inner)
+        else:
+            self._loop(level, scope, tile, axis, 0, axis.extent, 1, lambda v: [v])
+
+    def _loop(self, level, scope, tile, axis, start, stop, step, values, lane=None) -> None:  # type: ignore[no-untyped-def]
+        """for (v = start; v + step <= stop; v += step) with `values(v)` as the points of the tile."""
+        e = self.emitter
+        points = lambda v: [{**p, axis.var: x} for p in tile.points for x in values(v)]  # noqa: E731
+        if isinstance(stop, int) and isinstance(start, int) and stop - start < 2 * step:
+            if stop - start < step:
+                return
+            ranges = {**tile.ranges, axis.var: Range(index(start), start, start + step, step, lane)}
+            self._level(level + 1, scope, Tile(points(index(start)), ranges, lane or tile.lane))
+            return
+        v = var(scope.names.fresh("i"), axis.extent)
+        e.variables[v] = v.arg[0]
+        ranges = {
+            **tile.ranges,
+            axis.var: Range(v, start, stop if isinstance(stop, int) else None, step, lane),
+        }
+        inner = scope.child(binds=(v,))
+        self._level(level + 1, inner, Tile(points(v), ranges, lane or tile.lane))
+        limit = e.extent(stop, scope)
+        name = v.arg[0]
+        condition = f"{name} < {limit}" if step == 1 else f"{name} <= {limit} - {step}"
+        if isinstance(stop, int):
+            condition = f"{name} < {start + (stop - start) // step * step}"
+        begin = e.extent(start, scope)
+        scope.close(f"for (ptrdiff_t {name} = {begin}; {condition}; {name} += {step})", inner)
+
+    def _row_loops(self, level: int, scope: Scope, tile: Tile, axis: Axis, count: int) -> None:
+        def rows(n: int):  # type: ignore[no-untyped-def]
+            return lambda v: [v + r for r in range(n)]
+
+        extent = axis.extent
+        if isinstance(extent, int):
+            main = extent // count * count
+            if main:
+                self._loop(level, scope, tile, axis, 0, main, count, rows(count))
+            if extent > main:
+                self._loop(level, scope, tile, axis, main, extent, extent - main, rows(extent - main))
+            return
+        self._loop(level, scope, tile, axis, 0, extent, count, rows(count))
+        start = (extent // count) * count
+        self._loop(level, scope, tile, axis, start, extent, 1, rows(1))
+
+    def _vector_loops(self, level: int, scope: Scope, tile: Tile, axis: Axis, step: st.Vectorize) -> None:
+        lanes, extent = step.lanes, axis.extent
+
+        def columns(vectors: int, last: Expr | None):  # type: ignore[no-untyped-def]
+            full = self._lane(lanes)
+            return lambda v: [
+                v + j * lanes + (last if last is not None and j == vectors - 1 else full)
+                for j in range(vectors)
+            ]
+
+        block = lanes * step.registers
+        if isinstance(extent, int):
+            main = extent // block * block
+            lane = self._lane(lanes)
+            if main:
+                self._loop(level, scope, tile, axis, 0, main, block, columns(step.registers, None), lane)
+            rest = extent - main
+            if rest:
+                vectors = -(-rest // lanes)
+                last = self._lane(rest - (vectors - 1) * lanes)
+                self._loop(level, scope, tile, axis, main, extent, rest, columns(vectors, last), last)
+            return
+        lane = self._lane(lanes)
+        self._loop(level, scope, tile, axis, 0, extent, lanes, columns(1, None), lane)
+        start = (extent // lanes) * lanes
+        self._symbolic_tail(level, scope, tile, axis, start)
+
+    def _symbolic_tail(self, level: int, scope: Scope, tile: Tile, axis: Axis, start: Expr) -> None:
+        e = self.emitter
+        count = axis.extent - start if isinstance(axis.extent, Expr) else index(0)
+        name = scope.names.fresh("rest")
+        scope.line(f"const int {name} = (int){e.index(count, scope)};")
+        assert self.vector is not None
+        left = var(name, self.vector.lanes)
+        e.variables[left] = name
+        lane = var(f"lane_{name}", left)
+        e.lane_vars.add(lane)
+        inner = scope.child(binds=(left,), fenced=True)
+        ranges = {**tile.ranges, axis.var: Range(start, None, None, 0, lane)}
+        points = [{**p, axis.var: start + lane} for p in tile.points]
+        self._level(level + 1, inner, Tile(points, ranges, lane))
+        scope.close(f"if ({name} > 0)", inner)
+
+    def _lane(self, extent: int) -> Expr:
+        """The lane variable of a vector with `extent` lanes in use."""
+        lane = var(f"lane{extent}", extent)
+        self.emitter.lane_vars.add(lane)
+        return lane
+
+    def _body(self, scope: Scope, tile: Tile) -> None:
+        maps = self.packer.region(self.define, tile.ranges, tile.points, self.reduction) if self.pack else None
+        roots = []
+        for n, p in enumerate(tile.points):
+            packed = maps[n] if maps else {}
+            for s in self.define.stores:
+                value = substitute(substitute(s.value, packed), p)
+                roots.append((s, tuple(substitute(i, p) for i in s.index), value))
+        self.reduction.prepare(self.emitter, scope, [r[2] for r in roots])
+        for _, _, value in roots:
+            self.emitter.value(value, scope)
+        for s, idx, value in roots:
+            self.emitter.store(s.buffer, idx, value, s.combiner, scope)

@@ -1,0 +1,168 @@
+"""Schedules: short, frozen, replayable lists of steps that say how one Define becomes a loop nest.
+
+Axes are named by position: 0 … S-1 are the axes of the Define, S … are the axes of its first group of
+reductions, in order. The same steps replay on every Define of the same structure, so a database may
+store them under `key(define)`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from typing import Union
+
+from headrace.program.expr import Axis, Expr, walk
+from headrace.program.ir import Define
+
+
+@dataclass(frozen=True)
+class Order:
+    """Nest the Define's own loops in this order, outermost first."""
+
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class OrderReduce:
+    """Nest the loops of reductions in this order, outermost first; for groups with as many axes."""
+
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Vectorize:
+    """Compute `registers` vectors of `lanes` consecutive points of an axis at a time."""
+
+    axis: int
+    lanes: int
+    registers: int = 1
+
+
+@dataclass(frozen=True)
+class RegisterTile:
+    """Compute `count` consecutive points of an axis at a time, each in registers of its own."""
+
+    axis: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Unroll:
+    """Repeat the body of the innermost reduction loop `count` times."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Accumulators:
+    """Split a sum over its innermost axis into `count` independent ones that are added at the end."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Store the constants of this Define in the order in which the loops read them."""
+
+
+Step = Union[Order, OrderReduce, Vectorize, RegisterTile, Unroll, Accumulators, Pack]
+Schedule = tuple[Step, ...]
+STEPS = {c.__name__: c for c in (Order, OrderReduce, Vectorize, RegisterTile, Unroll, Accumulators, Pack)}
+
+
+def show(schedule: Schedule) -> str:
+    """One line: "Order(0, 1) Vectorize(1, 16, 2)"."""
+    return " ".join(_show(s) for s in schedule)
+
+
+def _show(step: Step) -> str:
+    values = [getattr(step, f.name) for f in fields(step)]
+    flat = [str(x) for v in values for x in (v if isinstance(v, tuple) else (v,))]
+    return f"{type(step).__name__}({', '.join(flat)})"
+
+
+def parse(text: str) -> Schedule:
+    """The inverse of show(). ValueError for what is not a schedule."""
+    out: list[Step] = []
+    for part in text.replace(") ", ")\n").splitlines():
+        name, _, rest = part.strip().partition("(")
+        if name not in STEPS or not rest.endswith(")"):
+            raise ValueError(f"{part!r} is not a schedule step")
+        values = [int(v) for v in rest[:-1].split(",") if v.strip()]
+        cls = STEPS[name]
+        out.append(cls(tuple(values)) if cls in (Order, OrderReduce) else cls(*values))  # type: ignore[arg-type]
+    return tuple(out)
+
+
+def reductions(define: Define) -> list[Expr]:
+    """The outermost reductions in a Define's values, each once, in order of appearance."""
+    found: dict[Expr, None] = {}
+
+    def go(e: Expr, seen: set[Expr]) -> None:
+        if e in seen:
+            return
+        seen.add(e)
+        if e.op == "reduce":
+            found[e] = None
+            return
+        for a in e.args:
+            go(a, seen)
+
+    seen: set[Expr] = set()
+    for s in define.stores:
+        for root in (s.value, *s.index):
+            go(root, seen)
+    return list(found)
+
+
+def reduce_axes(define: Define) -> tuple[Axis, ...]:
+    """Axes of the reduction with the largest box; () when there is none."""
+    best: tuple[Axis, ...] = ()
+    size = -1
+    for r in reductions(define):
+        n = 1
+        for a in r.arg[1]:
+            n *= a.bound
+        if n > size:
+            best, size = r.arg[1], n
+    return best
+
+
+def key(define: Define, target: str) -> str:
+    """Database key: a hash of the Define's structure (extents, dtypes, index arithmetic, not names) and the target."""
+    names: dict[Expr, str] = {}
+    buffers: dict[object, str] = {}
+
+    def text(e: Expr) -> str:
+        if e.op == "var":
+            return names.setdefault(e, f"v{len(names)}")
+        arg = ""
+        if e.op == "load":
+            arg = buffers.setdefault(
+                e.arg, f"b{len(buffers)}:{e.arg.dtype}{e.arg.bound}{e.arg.space == 'const'}"
+            )
+        elif e.op == "reduce":
+            arg = e.arg[0] + ",".join(f"{text(a.var)}<{a.bound}" for a in e.arg[1])
+        elif e.op != "var":
+            arg = str(e.arg)
+        return f"{e.op}{e.dtype}[{arg}]({','.join(text(a) for a in e.args)})"
+
+    parts = [f"{text(a.var)}<{a.bound}" for a in define.axes]
+    for s in define.stores:
+        parts.append(f"{s.combiner}{','.join(text(i) for i in s.index)}={text(s.value)}")
+    return hashlib.sha256(f"{target}|{'|'.join(parts)}".encode()).hexdigest()[:32]
+
+
+def macs(define: Define) -> int:
+    """Multiply-accumulates at the bound: one for each point of each outermost sum of a product."""
+    points = 1
+    for a in define.axes:
+        points *= a.bound
+    total = 0
+    for r in reductions(define):
+        if r.arg[0] == "sum" and any(e.op == "mul" for e in walk(r.args[0])):
+            n = 1
+            for a in r.arg[1]:
+                n *= a.bound
+            total += n
+    return points * total
