@@ -13,7 +13,7 @@ from headrace.errors import InvalidModel
 from headrace.graph.facts import Facts
 
 BASE_OPSET = 26
-MAX_NODES = 500_000
+MAX_NODES = 200_000
 
 
 @dataclass

@@ -230,6 +230,30 @@ def interval(value: Dim, symbols: Symbols) -> tuple[int, int]:
     """Least and greatest value, conservatively. An unbounded symbol counts as UNBOUNDED."""
     if isinstance(value, int):
         return value, value
+    low, high = _term_interval(value, symbols)
+    relaxed, slack_low, slack_high = _without_floors(value)
+    if relaxed != value:
+        a, b = (relaxed, relaxed) if isinstance(relaxed, int) else _term_interval(relaxed, symbols)
+        low, high = max(low, a + slack_low), min(high, b + slack_high)
+    return math.ceil(low), math.floor(high)
+
+
+def _without_floors(value: SymDim) -> tuple[Dim, Fraction, Fraction]:
+    """floor(n/d) lies in n/d - [0, (d-1)/d]: an expression, and what to add to its least and greatest."""
+    parts: list[tuple[Dim, Fraction]] = []
+    low = high = Fraction(0)
+    for monomial, coefficient in value.terms:
+        atom = monomial[0] if len(monomial) == 1 else None
+        if not isinstance(atom, FloorDiv):
+            parts.append((SymDim(((monomial, coefficient),)), Fraction(1)))
+            continue
+        parts.append((atom.numerator, coefficient / atom.denominator))
+        slack = coefficient * Fraction(atom.denominator - 1, atom.denominator)
+        low, high = low - max(slack, Fraction(0)), high - min(slack, Fraction(0))
+    return combine(parts), low, high
+
+
+def _term_interval(value: SymDim, symbols: Symbols) -> tuple[Fraction, Fraction]:
     low = high = Fraction(0)
     for monomial, coefficient in value.terms:
         least = greatest = Fraction(1)
@@ -239,7 +263,7 @@ def interval(value: Dim, symbols: Symbols) -> tuple[int, int]:
             least, greatest = min(corners), max(corners)
         ends = sorted((least * coefficient, greatest * coefficient))
         low, high = low + ends[0], high + ends[1]
-    return math.floor(low), math.ceil(high)
+    return low, high
 
 
 def _atom_interval(atom: Atom, symbols: Symbols) -> tuple[int, int]:

@@ -6,7 +6,7 @@ y = Softplus(x)              →   e = Exp(x); one = Constant; s = Add(e, one); 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import onnx
@@ -15,10 +15,36 @@ import onnx_ir as ir
 from headrace.errors import InvalidModel, UnsupportedOperator
 from headrace.graph import schemas
 from headrace.graph.facts import label
-from headrace.graph.rewrite import BASE_OPSET, Walk, clone_nodes, is_used, replace_node
+from headrace.graph.rewrite import BASE_OPSET, MAX_NODES, Walk, clone_nodes, is_used, replace_node, subgraphs
 from headrace.passes.infer import node_proto, type_proto
 
 MAX_DEPTH = 100
+
+
+def check_functions(model: ir.Model) -> None:
+    """Refuse functions that call themselves, or that grow beyond MAX_NODES when they are inlined."""
+    sizes: dict[ir.OperatorIdentifier, int] = {}
+
+    def size(nodes: Iterable[ir.Node], chain: tuple[ir.OperatorIdentifier, ...]) -> int:
+        total = 0
+        for node in nodes:
+            total += 1
+            for graph in subgraphs(node):
+                total += size(graph, chain)
+            key = node.op_identifier()
+            if key in chain or len(chain) > MAX_DEPTH:
+                raise InvalidModel(f"function {node.op_type!r} (called by {label(node)!r}) calls itself")
+            if key in model.functions:
+                if key not in sizes:
+                    sizes[key] = size(model.functions[key], (*chain, key))
+                total += sizes[key]
+        return total
+
+    total = size(model.graph, ())
+    if total > MAX_NODES:
+        raise InvalidModel(
+            f"the model has {total} nodes when its functions are expanded, more than {MAX_NODES}"
+        )
 
 
 def inline_function(node: ir.Node, walk: Walk) -> list[ir.Node] | None:
@@ -26,13 +52,7 @@ def inline_function(node: ir.Node, walk: Walk) -> list[ir.Node] | None:
     function = walk.functions.get(node.op_identifier())
     if function is None:
         return None
-    chain = (*node.meta.get("headrace.calls", ()), node.op_identifier())
-    if node.op_identifier() in chain[:-1] or len(chain) > MAX_DEPTH:
-        raise InvalidModel(f"function {node.op_type!r} (called by {label(node)!r}) calls itself")
-    new = _instantiate(node, function, dict(function.attributes), function.opset_imports, walk)
-    for inner in new:
-        inner.meta["headrace.calls"] = chain
-    return new
+    return _instantiate(node, function, dict(function.attributes), function.opset_imports, walk)
 
 
 def expand_body(node: ir.Node, walk: Walk) -> list[ir.Node] | None:

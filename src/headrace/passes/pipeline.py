@@ -19,7 +19,7 @@ from headrace.passes.finish import name_everything, settle_opset, unpin_outputs
 from headrace.passes.fix_inputs import Bound, fix_inputs
 from headrace.passes.fold import fold, fold_contents
 from headrace.passes.infer import infer
-from headrace.passes.inline import expand_body, inline_function
+from headrace.passes.inline import check_functions, expand_body, inline_function
 from headrace.passes.simplify import simplify
 from headrace.passes.tidy import merge_duplicates, remove_unused
 from headrace.passes.upgrade import check_known, upgrade
@@ -65,6 +65,7 @@ def run(
     """Change the model in place; returns the default values of the kept inputs."""
     graph = model.graph
     opsets = dict(model.opset_imports) or {"": 1}
+    check_functions(model)
     defaults = fix_inputs(graph, facts, shapes, constants, bounds, keep_inputs)
     walk = Walk(graph, facts, opsets, model.functions, native, keep, used=_names(graph))
     walk_inner(graph, walk)
