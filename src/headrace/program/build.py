@@ -220,14 +220,14 @@ class Builder:
         initial: Sequence[Tensor],
         step: Callable[[Expr, tuple[Tensor, ...]], tuple[Sequence[Tensor], Sequence[Tensor]]],
         reverse: bool = False,
-        until: Callable[[tuple[Tensor, ...]], Expr] | None = None,
+        until: Callable[[tuple[Tensor, ...]], Expr | None] | None = None,
         emitted: Sequence[tuple[str, Shape]] | None = None,
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """A loop with carried values.
 
         step(t, carried) returns (next carried, emitted); t counts 0 … extent-1, or down with reverse.
         Returns the final carried values and each emitted tensor stacked along a new axis 0 at index t.
-        until(carried) ends the loop when false (stacked outputs then hold only the passes that ran).
+        until(carried) ends the loop when false, None never does (stacked outputs then hold only the passes that ran).
         """
         carried = tuple(self.copy(t, "carry") for t in initial)
         axis = fresh("t", extent)
