@@ -113,18 +113,17 @@ def generate(
     constants: Mapping[str, Any],
     state: Mapping[str, str],
 ) -> Generated:
-    """The whole compiler in one place: graph clean-up, lowering, fusion and planning, scheduling, C."""
+    """The whole compiler in one place: graph clean-up, lowering, fusion, scheduling, C."""
     from headrace.codegen import generate as generate_c
     from headrace.ops.lowering import lower
     from headrace.ops.registry import native
     from headrace.passes.prepare import prepare
+    from headrace.program.optimise import optimise
 
-    kept = [source for source in state if source in model.defaults]  # their defaults are the initial state
-    prepared = prepare(
-        model, shapes=shapes, constants=constants, bounds=bounds, native=native, keep_inputs=kept
-    )
+    prepared = prepare(model, shapes=shapes, constants=constants, native=native, keep_inputs=list(state or {}))
     module = lower(prepared, name, state)
-    return generate_c(module, name, target)
+    module.notes += prepared.decisions
+    return generate_c(optimise(module), name, target)
 
 
 def open(path: PathLike) -> Program:

@@ -84,7 +84,7 @@ class NestEmitter:
             if stop - start < step:
                 return
             ranges = {**tile.ranges, axis.var: Range(index(start), start, start + step, step, lane)}
-            self._level(level + 1, scope, Tile(points(index(start)), ranges, lane or tile.lane))
+            self._level(level + 1, scope, Tile(points(index(start)), ranges, tile.lane if lane is None else lane))
             return
         v = var(scope.names.fresh("i"), axis.extent)
         e.variables[v] = v.arg[0]
@@ -93,7 +93,7 @@ class NestEmitter:
             axis.var: Range(v, start, stop if isinstance(stop, int) else None, step, lane),
         }
         inner = scope.child(binds=(v,))
-        self._level(level + 1, inner, Tile(points(v), ranges, lane or tile.lane))
+        self._level(level + 1, inner, Tile(points(v), ranges, tile.lane if lane is None else lane))
         limit = e.extent(stop, scope)
         name = v.arg[0]
         condition = f"{name} < {limit}" if step == 1 else f"{name} <= {limit} - {step}"
