@@ -40,6 +40,7 @@ class FakeProgram:
         self.outputs = {n: s for n, s in self.model.outputs.items() if n not in pairs.values()}
         self.info = SimpleNamespace(
             manifest={
+                "model": {"name": "fake"},
                 "options": self.options,
                 "symbols": [],
                 "target": {"name": "native"},
@@ -86,7 +87,7 @@ def _evaluate(model: onnx.ModelProto, feeds: Mapping[str, Any], faults: Faults) 
 
 @pytest.fixture
 def make() -> Callable[..., Any]:
-    """make(nodes, inputs, outputs, weights): a checked model; inputs and outputs map names to (dtype, shape)."""
+    """make(nodes, inputs, outputs, weights): a model; inputs and outputs map names to (dtype, shape)."""
 
     def build(
         nodes: list[tuple[str, list[str], list[str], dict[str, Any]]],

@@ -74,6 +74,12 @@ def setup_of(program: Program) -> Setup:
     )
 
 
+def title(program: Program) -> str:
+    """The name of the model that the program computes."""
+    name: str = program.info.manifest["model"]["name"]
+    return name
+
+
 def random_inputs(program: Program, symbols: Mapping[str, tuple[int, int]], seed: int) -> dict[str, Array]:
     """One array per input of the program; the same seed gives the same arrays.
 

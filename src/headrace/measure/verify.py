@@ -16,7 +16,7 @@ from headrace.graph.prepare import Prepared, prepare
 from headrace.measure.compare import compare
 from headrace.measure.double import open_double
 from headrace.measure.reference import ReferenceFailed, Run, open_reference, version
-from headrace.measure.setup import Setup, concrete, random_inputs, setup_of
+from headrace.measure.setup import Setup, concrete, random_inputs, setup_of, title
 from headrace.measure.verify_report import Check, VerifyReport
 
 Feeds = Mapping[str, Array]
@@ -89,7 +89,7 @@ def verify(
     checks = [check for trial in trials for check in _checked(subject, trial)]
     if not checks:
         raise ReferenceFailed(f"nothing was compared: {'; '.join(subject.notes) or 'there were no runs'}")
-    report = VerifyReport(program.path.name, subject.reference_name, tuple(checks))
+    report = VerifyReport(title(program), subject.reference_name, tuple(checks))
     if layers or (layers is None and not report.ok):
         report = _with_layers(report, subject, trials, reference, compile)
     return replace(report, notes=(*report.notes, *subject.notes))
@@ -98,7 +98,7 @@ def verify(
 def _subject(program: Program, model: Model | None, reference: str | Program) -> Subject:
     setup = setup_of(program)
     if isinstance(reference, Program):
-        name = f"the program {reference.path.name}"
+        name = f"the program {title(reference)} in {reference.path}"
         return Subject(program, model, setup, _program_run(reference, setup.state), name)
     if model is None:
         raise ValueError("the program does not know its model; give it with model=")
