@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from headrace.program.fuse import fuse
 from headrace.program.ir import Module
 
-PASSES: tuple[Callable[[Module], Module], ...] = ()
+PASSES: tuple[Callable[[Module], Module], ...] = (fuse,)
 
 
 def optimise(module: Module) -> Module:
