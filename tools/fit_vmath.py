@@ -1,11 +1,11 @@
-"""Fit the polynomials of the vector math functions and write coefficients.py.
+"""Fit the polynomials of headrace.codegen.vmath and write its coefficients.py.
 
-    python src/headrace/codegen/vmath/fit.py
+    python tools/fit_vmath.py
 
-Each polynomial is the minimax fit of a function under a weight (the factor that its error has in the relative error
-of the result), found by the Remez exchange in 40-digit arithmetic. Coefficients are then rounded to the working
-precision one by one, lowest power first, and the rest fitted again around what is already rounded.
-Needs mpmath, which the package itself does not.
+Each polynomial is the minimax fit of a function under a weight (the factor that its error has in the relative
+error of the result), found by the Remez exchange in 40-digit arithmetic. Coefficients are then rounded to the
+working precision one by one, lowest power first, and the rest fitted again around what is already rounded.
+Needs mpmath.
 """
 
 from __future__ import annotations
@@ -20,11 +20,16 @@ from mpmath import mp, mpf
 Real = Callable[[mpf], mpf]
 mp.dps = 40
 DTYPES = ("f32", "f64")
+TARGET = Path(__file__).parents[1] / "src/headrace/codegen/vmath/coefficients.py"
 
 
 @dataclass(frozen=True)
 class Fit:
-    """g(x) ≈ Σ c[i] x**i on [low, high], least max |weight(x) * error|; degrees for f32 and f64."""
+    """g(x) ≈ Σ c[i] x**i on [low, high], least max |weight(x) * error|; degrees for f32 and f64.
+
+    refit: whether to fit again after rounding each coefficient. Not where 0 lies inside the range, because
+    the powers that are left then vanish together and the error cannot alternate.
+    """
 
     name: str
     g: Real
@@ -33,7 +38,7 @@ class Fit:
     weight: Real
     f32: int | None
     f64: int | None
-    refit: bool = True  # after rounding each coefficient; not where 0 lies inside the range and powers do not alternate
+    refit: bool = True
 
 
 def _ratio(numerator: Real, denominator: Real, at_zero: mpf) -> Real:
@@ -68,28 +73,110 @@ _T, _X = _scaled(ERFCX_K), _scaled(PHI_K)
 _SIXTH = mpf(1) / 6
 
 FITS = (
-    Fit("EXPM1", _ratio(lambda r: mp.expm1(r) - r, lambda r: r * r, mpf(0.5)), -0.3476, 0.3476,
-        lambda r: r / mp.expm1(r) * abs(r) if r else mpf(0), 5, 10),
-    Fit("LOG", _ratio(lambda f: mp.log1p(f) - f + f * f / 2, lambda f: f**3, mpf(1) / 3), -0.29292, 0.41424,
-        _ratio(lambda f: f**3, mp.log1p, mpf(0)), 7, None),
+    Fit(
+        "EXPM1",
+        _ratio(lambda r: mp.expm1(r) - r, lambda r: r * r, mpf(0.5)),
+        -0.3476,
+        0.3476,
+        lambda r: r / mp.expm1(r) * abs(r) if r else mpf(0),
+        5,
+        10,
+    ),
+    Fit(
+        "LOG",
+        _ratio(lambda f: mp.log1p(f) - f + f * f / 2, lambda f: f**3, mpf(1) / 3),
+        -0.29292,
+        0.41424,
+        _ratio(lambda f: f**3, mp.log1p, mpf(0)),
+        7,
+        None,
+    ),
     # with z = s**2, s = f/(2 + f): log(1 + f) = 2 s + s * z * (c0 + c1 z + …)
-    Fit("LOGS", _ratio(lambda z: 2 * mp.atanh(_root(z)) / _root(z) - 2, lambda z: z, mpf(2) / 3), 0, 0.02945,
-        lambda z: z, None, 7),
+    Fit(
+        "LOGS",
+        _ratio(lambda z: 2 * mp.atanh(_root(z)) / _root(z) - 2, lambda z: z, mpf(2) / 3),
+        0,
+        0.02945,
+        lambda z: z,
+        None,
+        7,
+    ),
     # the same beyond the term 2/3
-    Fit("LOGS2", _ratio(lambda z: 2 * mp.atanh(_root(z)) / _root(z) - 2 - 2 * z / 3, lambda z: z * z, mpf(2) / 5),
-        0, 0.02945, lambda z: z * z, None, 7),
-    Fit("ERF", _ratio(lambda z: mp.erf(_root(z)) - _root(z), _root, 2 / mp.sqrt(mp.pi) - 1), 0, 1.0, lambda z: mpf(1), 6, 12),
-    Fit("ERFCX", lambda y: _erfcx(_T(y)) * (_T(y) + ERFCX_K), -1, 0.805, lambda y: 1 / (_erfcx(_T(y)) * (_T(y) + ERFCX_K)),
-        10, 26, False),
-    Fit("PHI", lambda x: _erfcx(_X(x) / mp.sqrt(2)) / 2 * (_X(x) + PHI_K), -1, 0.813,
-        lambda x: 1 / (_erfcx(_X(x) / mp.sqrt(2)) / 2 * (_X(x) + PHI_K)), 10, 26, False),
-    Fit("SIN", _ratio(lambda z: mp.sin(_root(z)) / _root(z) - 1, lambda z: z, -_SIXTH), 0, 0.6169, lambda z: z, 2, 5),
-    Fit("COS", _ratio(lambda z: mp.cos(_root(z)) - 1 + z / 2, lambda z: z * z, mpf(1) / 24), 0, 0.6169,
-        lambda z: z * z, 2, 5),
-    Fit("ATAN", _ratio(lambda z: mp.atan(_root(z)) / _root(z) - 1, lambda z: z, -mpf(1) / 3), 0, 0.1717,
-        lambda z: z, 4, 10),
-    Fit("ASIN", _ratio(lambda z: mp.asin(_root(z)) / _root(z) - 1, lambda z: z, _SIXTH), 0, 0.2501, lambda z: z, 5, 12),
-)  # fmt: skip
+    Fit(
+        "LOGS2",
+        _ratio(lambda z: 2 * mp.atanh(_root(z)) / _root(z) - 2 - 2 * z / 3, lambda z: z * z, mpf(2) / 5),
+        0,
+        0.02945,
+        lambda z: z * z,
+        None,
+        7,
+    ),
+    Fit(
+        "ERF",
+        _ratio(lambda z: mp.erf(_root(z)) - _root(z), _root, 2 / mp.sqrt(mp.pi) - 1),
+        0,
+        1.0,
+        lambda z: mpf(1),
+        6,
+        12,
+    ),
+    Fit(
+        "ERFCX",
+        lambda y: _erfcx(_T(y)) * (_T(y) + ERFCX_K),
+        -1,
+        0.805,
+        lambda y: 1 / (_erfcx(_T(y)) * (_T(y) + ERFCX_K)),
+        10,
+        26,
+        False,
+    ),
+    Fit(
+        "PHI",
+        lambda x: _erfcx(_X(x) / mp.sqrt(2)) / 2 * (_X(x) + PHI_K),
+        -1,
+        0.813,
+        lambda x: 1 / (_erfcx(_X(x) / mp.sqrt(2)) / 2 * (_X(x) + PHI_K)),
+        10,
+        26,
+        False,
+    ),
+    Fit(
+        "SIN",
+        _ratio(lambda z: mp.sin(_root(z)) / _root(z) - 1, lambda z: z, -_SIXTH),
+        0,
+        0.6169,
+        lambda z: z,
+        2,
+        5,
+    ),
+    Fit(
+        "COS",
+        _ratio(lambda z: mp.cos(_root(z)) - 1 + z / 2, lambda z: z * z, mpf(1) / 24),
+        0,
+        0.6169,
+        lambda z: z * z,
+        2,
+        5,
+    ),
+    Fit(
+        "ATAN",
+        _ratio(lambda z: mp.atan(_root(z)) / _root(z) - 1, lambda z: z, -mpf(1) / 3),
+        0,
+        0.1717,
+        lambda z: z,
+        4,
+        10,
+    ),
+    Fit(
+        "ASIN",
+        _ratio(lambda z: mp.asin(_root(z)) / _root(z) - 1, lambda z: z, _SIXTH),
+        0,
+        0.2501,
+        lambda z: z,
+        5,
+        12,
+    ),
+)
 
 
 def _solve(fit: Fit, fixed: list[mpf], degree: int, nodes: list[mpf]) -> list[mpf]:
@@ -106,7 +193,7 @@ def _solve(fit: Fit, fixed: list[mpf], degree: int, nodes: list[mpf]) -> list[mp
 
 
 def _extremes(errors: list[mpf], xs: list[mpf], count: int) -> list[mpf]:
-    """The largest error of each run of one sign; of too many, the neighbouring runs with the largest sizes."""
+    """Where the error is largest in each run of one sign; of too many runs, the largest neighbours."""
     best: list[int] = []
     for i, e in enumerate(errors):
         if best and (e > 0) == (errors[best[-1]] > 0):
@@ -120,7 +207,7 @@ def _extremes(errors: list[mpf], xs: list[mpf], count: int) -> list[mpf]:
 
 
 def remez(fit: Fit, fixed: list[mpf], degree: int) -> tuple[list[mpf], mpf]:
-    """Minimax coefficients of powers len(fixed) … degree beside the fixed ones, and the largest weighted error."""
+    """Minimax coefficients of powers len(fixed) … degree beside the fixed ones, and the largest error."""
     count = degree + 2 - len(fixed)
     grid = 40 * (degree + 2)
     middle, half = mpf(fit.low + fit.high) / 2, mpf(fit.high - fit.low) / 2
@@ -166,7 +253,7 @@ def coefficients(fit: Fit, dtype: str) -> tuple[list[float], float]:
     return [float(c) for c in fixed], float(mp.log(worst, 2))
 
 
-HEADER = '''"""Minimax coefficients, lowest power first, and the binary digits of 2/π. Written by fit.py; do not edit."""
+HEADER = '''"""Minimax coefficients, lowest power first, and digits of 2/π. Written by tools/fit_vmath.py; do not edit."""
 
 COEFFICIENTS: dict[tuple[str, str], tuple[str, ...]] = {
 '''
@@ -183,7 +270,7 @@ def main() -> None:
             lines.append(f'    ("{fit.name}", "{dtype}"): (\n')
             lines += [f'        "{_hex(v, dtype)}",\n' for v in values]
             lines.append("    ),\n")
-    Path(__file__).with_name("coefficients.py").write_text("".join([*lines, "}\n", *_digits(38)]), encoding="utf-8")
+    TARGET.write_text("".join([*lines, "}\n", *_digits(38)]), encoding="utf-8")
 
 
 def _digits(count: int) -> list[str]:

@@ -1,7 +1,8 @@
 """Templates of C functions over a type: placeholders to C text, and the text of a whole function.
 
-Type letters: T the type, E its element (EU as unsigned integer), M and I the signed and U the unsigned integer type of the same shape,
-H half the lanes, S the source type (SU, SI its integer types), F f32, D f64, J i32, K u32 and X u16 of as many lanes.
+Type letters: T the type, E its element (EU as unsigned integer), M and I the signed and U the unsigned
+integer type of the same shape, H half the lanes, S the source type (SU, SI its integer types), F f32, D
+f64, J i32, K u32 and X u16 of as many lanes.
 `$T` is a C type; `name$(`, `name$U(` and `name$U$T(` are calls of hr_name_T, hr_name_U and hr_name_U_T.
 """
 
@@ -58,15 +59,17 @@ def expand(text: str, t: VType, s: VType | None = None, constants: Mapping[str, 
 def function(name: str, returns: str, params: str, body: str, attribute: str, wide: Collection[str]) -> str:
     """C text of one inline function. Values of the C types in `wide` travel by address, behind a macro.
 
-    Compilers warn about the calling convention of vectors wider than a register even in functions that are always
-    inlined; pointers have no such convention, and disappear when the function is inlined.
+    Compilers warn about the calling convention of vectors wider than a register even in functions that are
+    always inlined; pointers have no such convention, and disappear when the function is inlined.
     """
     lines = body.split("\n")
     arguments = [] if params == "void" else [_split(p) for p in params.split(", ")]
     if returns not in wide and not any(c in wide for c, _ in arguments):
         if len(lines) == 1:
             return f"{attribute} {returns} {name}({params}) {{ {lines[0]} }}"
-        return "\n".join([f"{attribute} {returns} {name}({params}) {{", *(f"    {line}" for line in lines), "}"])
+        return "\n".join(
+            [f"{attribute} {returns} {name}({params}) {{", *(f"    {line}" for line in lines), "}"]
+        )
     formal, passed, copies = [], [], []
     for c, n in arguments:
         formal.append(f"const {c} *{n}_" if c in wide else f"{c}{' ' if c[-1] != '*' else ''}{n}")
@@ -78,7 +81,11 @@ def function(name: str, returns: str, params: str, body: str, attribute: str, wi
         formal.insert(0, f"{returns} *out_")
         lines = [re.sub(r"\breturn (.*);", r"*out_ = \1;", line) for line in lines]
         local, call, returns = f"{local}{returns} out_; ", f"{call} out_;", "void"
-    text = [f"{attribute} {returns} {name}_({', '.join(formal)}) {{", *(f"    {x}" for x in copies + lines), "}"]
+    text = [
+        f"{attribute} {returns} {name}_({', '.join(formal)}) {{",
+        *(f"    {x}" for x in copies + lines),
+        "}",
+    ]
     names = ", ".join(n for _, n in arguments)
     return "\n".join([*text, f"#define {name}({names}) __extension__ ({{ {local}{call} }})"])
 

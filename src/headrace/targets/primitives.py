@@ -28,7 +28,13 @@ _S = Signature
 SIGNATURES = _table(
     _S("load", "T", "const E *p", "fiu", "L elements from p, which needs only element alignment"),
     _S("store", "void", "E *p, T a", "fiu", "L elements to p"),
-    _S("load_n", "T", "const E *p, int n", "fiu", "first n (0 ≤ n ≤ L) elements, the rest 0; reads nothing beyond"),
+    _S(
+        "load_n",
+        "T",
+        "const E *p, int n",
+        "fiu",
+        "first n (0 ≤ n ≤ L) elements, the rest 0; reads nothing beyond",
+    ),
     _S("store_n", "void", "E *p, int n, T a", "fiu", "first n (0 ≤ n ≤ L) lanes; writes nothing beyond"),
     _S("load_strided", "T", "const E *p, ptrdiff_t step", "fiu", "lane i from p[i * step]"),
     _S("store_strided", "void", "E *p, ptrdiff_t step, T a", "fiu", "lane i to p[i * step]"),
@@ -58,8 +64,13 @@ SIGNATURES = _table(
     _S("ceil", "T", "T a", "f", "towards plus infinity"),
     _S("trunc", "T", "T a", "f", "towards zero"),
     _S("round", "T", "T a", "f", "nearest, ties to even"),
-    _S("ldexp", "T", "T a, T n", "f", "a * 2**n for whole n, one rounding when 0.5 ≤ |a| < 4; n below −3000 or above 3000 is "
-       "not allowed for f64, −400 and 400 for f32"),
+    _S(
+        "ldexp",
+        "T",
+        "T a, T n",
+        "f",
+        "a * 2**n, one rounding if 0.5 ≤ |a| < 4; only for whole n, |n| ≤ 252 (f32), |n| ≤ 2044 (f64)",
+    ),
     _S("lt", "M", "T a, T b", "fiu", "a < b as a mask: every bit of the lane set, or none"),
     _S("le", "M", "T a, T b", "fiu", "a <= b"),
     _S("gt", "M", "T a, T b", "fiu", "a > b"),
@@ -83,7 +94,21 @@ SIGNATURES = _table(
     _S("hmin", "E", "T a", "fiu", "smallest lane; NaN if any is NaN"),
     _S("hmax", "E", "T a", "fiu", "largest lane; NaN if any is NaN"),
     _S("cast", "T", "S a", "fiu", "the same bits as another type of the same size", 2),
-    _S("cvt", "T", "S a", "fiuh", "to T from S as C converts: integers wrap, floats round to nearest even; float to "
-       "integer only inside the range of T; 16-bit floats f16, bf16 to and from f32, f64", 2),
-    _S("sat", "T", "S a", "iu", "to T from S, truncated towards zero and clamped to the range of T; NaN is 0", 2),
+    _S(
+        "cvt",
+        "T",
+        "S a",
+        "fiuh",
+        "to T from S as C converts: integers wrap, floats round to nearest even; float to "
+        "integer only inside the range of T; 16-bit floats f16, bf16 to and from f32, f64",
+        2,
+    ),
+    _S(
+        "sat",
+        "T",
+        "S a",
+        "iu",
+        "to T from S, truncated towards zero and clamped to the range of T; NaN is 0",
+        2,
+    ),
 )

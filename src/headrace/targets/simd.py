@@ -6,79 +6,82 @@
     text = simd.prelude(isa, simd.used(kernel_source))      # the same, from the code that uses it
 
 Names are `hr_<op>_<type>`, conversions `hr_<op>_<to>_<from>`: hr_fma_f32x16, hr_fma_f32, hr_cvt_f32x16_i8x16.
-C types: scalars are `float`, `double`, `int8_t` … ; vectors are GNU vectors named like their suffix: `f32x16`,
-`i8x16`, `f64x16`. `simd.ctype("f32", 16)` is "f32x16", `simd.ctype("f32", 1)` is "float". Any power of two of lanes
-works, also one that is wider or narrower than a register. `+ - * / & | ^ ~ == < …` and `v[i]` of GNU C work on
-vectors directly (`a * b` with signed integers that can overflow: use hr_mul_*, which wraps).
+C types: scalars are `float`, `double`, `int8_t`, …; vectors are GNU vectors named like their suffix:
+`f32x16`, `i8x16`, `f64x16`. `simd.ctype("f32", 16)` is "f32x16", `simd.ctype("f32", 1)` is "float". Any power
+of two of lanes works, also wider or narrower than a register. `+ - * / & | ^ ~ == < …` and `v[i]` of GNU C work
+on vectors directly (but signed integers that can overflow: hr_add, hr_sub, hr_mul, which wrap).
 16-bit floats are bits in uint16_t, u16x16: f = hr_cvt_f32x16_bf16x16(hr_load_u16x16(p)).
-A mask is the signed integer type of the same width and lanes (i32x16 for f32x16, i8x16 for u8x16), all bits set
-or none; for scalars int32_t −1 or 0 (int64_t for f64, …). Masks of other widths: hr_cvt_i8x16_i32x16(mask).
+A mask is the signed integer type of the same width and lanes (i32x16 for f32x16, i8x16 for u8x16), all bits
+of a lane set or none; for scalars int32_t -1 or 0 (int64_t for f64, …). Masks of another width:
+hr_cvt_i8x16_i32x16(mask).
 
 Every function is `static inline`, always inlined, and carries the target attribute of the instruction set; a
-function that uses it must carry `isa.target_attribute` (or more) too. Operations on types wider than a register
-are macros around such functions, so that compilers do not warn about their calling convention.
+function that uses it must carry `isa.target_attribute` (or more) too. Operations on types wider than a
+register are macros around such functions, so that compilers do not warn about their calling convention.
 No function has undefined behaviour for any argument unless its line says so.
 
 T type, E element, M mask, S source type, H type of half the lanes:
 
-    T    hr_load_T(const E *p)   L elements from p, which needs only element alignment
-    void hr_store_T(E *p, T a)   L elements to p
-    T    hr_load_n_T(const E *p, int n)   first n (0 ≤ n ≤ L) elements, the rest 0; reads nothing beyond
-    void hr_store_n_T(E *p, int n, T a)   first n (0 ≤ n ≤ L) lanes; writes nothing beyond
-    T    hr_load_strided_T(const E *p, ptrdiff_t step)   lane i from p[i * step]
-    void hr_store_strided_T(E *p, ptrdiff_t step, T a)   lane i to p[i * step]
-    T    hr_gather_T(const E *p, const int32_t *index)   lane i from p[index[i]]
-    T    hr_splat_T(E a)   a in every lane
-    T    hr_iota_T(void)   0, 1, 2, …
-    H    hr_lo_T(T a)   lower half of the lanes (vectors)
-    H    hr_hi_T(T a)   upper half of the lanes (vectors)
-    T    hr_cat_T(H lo, H hi)   two halves joined (vectors)
-    T    hr_add_T(T a, T b)   a + b; integers wrap
-    T    hr_sub_T(T a, T b)   a - b; integers wrap
-    T    hr_mul_T(T a, T b)   a * b; integers wrap
-    T    hr_neg_T(T a)   -a; integers wrap
-    T    hr_abs_T(T a)   |a|; the least integer stays itself
-    T    hr_div_T(T a, T b)   a / b; integers truncate, x / 0 is 0, least / -1 is least
-    T    hr_rem_T(T a, T b)   a - div(a, b) * b, sign of a; a rem 0 is a
-    T    hr_mod_T(T a, T b)   remainder with the sign of b; a mod 0 is a
-    T    hr_fma_T(T a, T b, T c)   a * b + c; one rounding exactly where Isa.fma, else two
-    T    hr_fnma_T(T a, T b, T c)   c - a * b; one rounding exactly where Isa.fma, else two
-    T    hr_min_T(T a, T b)   smaller; NaN if either is NaN
-    T    hr_max_T(T a, T b)   larger; NaN if either is NaN
-    T    hr_min_fast_T(T a, T b)   a < b ? a : b, so b if either is NaN
-    T    hr_max_fast_T(T a, T b)   a > b ? a : b, so b if either is NaN
-    T    hr_copysign_T(T a, T b)   |a| with the sign bit of b
-    T    hr_sqrt_T(T a)   correctly rounded (f64 without an instruction: within 0.51 ULP)
-    T    hr_floor_T(T a)   towards minus infinity
-    T    hr_ceil_T(T a)   towards plus infinity
-    T    hr_trunc_T(T a)   towards zero
-    T    hr_round_T(T a)   nearest, ties to even
-    T    hr_ldexp_T(T a, T n)   a * 2**n for whole n, one rounding when 0.5 ≤ |a| < 4; n below −3000 or above 3000 is not allowed for f64, −400 and 400 for f32
-    M    hr_lt_T(T a, T b)   a < b as a mask: every bit of the lane set, or none
-    M    hr_le_T(T a, T b)   a <= b
-    M    hr_gt_T(T a, T b)   a > b
-    M    hr_ge_T(T a, T b)   a >= b
-    M    hr_eq_T(T a, T b)   a == b
-    M    hr_ne_T(T a, T b)   a != b; ne(a, a) is the NaN test
-    T    hr_select_T(M m, T a, T b)   lane of a where the mask is set, else of b
-    T    hr_select_lt_T(T x, T y, T a, T b)   select(lt(x, y), a, b) in fewer instructions
-    T    hr_and_T(T a, T b)   a & b
-    T    hr_or_T(T a, T b)   a | b
-    T    hr_xor_T(T a, T b)   a ^ b
-    T    hr_not_T(T a)   ~a
-    T    hr_shl_T(T a, int s)   every lane << s, 0 ≤ s < width
-    T    hr_shr_T(T a, int s)   every lane >> s, 0 ≤ s < width; arithmetic for signed
-    T    hr_shlv_T(T a, T s)   lane << its own s; 0 when s ≥ width
-    T    hr_shrv_T(T a, T s)   lane >> its own s; 0 when s ≥ width
-    int  hr_any_T(T m)   1 if any lane of a mask is set
-    int  hr_all_T(T m)   1 if every lane of a mask is set
-    E    hr_hsum_T(T a)   sum of the lanes, halves folded onto each other; integers wrap
-    E    hr_hprod_T(T a)   product of the lanes, same order; integers wrap
-    E    hr_hmin_T(T a)   smallest lane; NaN if any is NaN
-    E    hr_hmax_T(T a)   largest lane; NaN if any is NaN
-    T    hr_cast_T_S(S a)   the same bits as another type of the same size
-    T    hr_cvt_T_S(S a)   to T from S as C converts: integers wrap, floats round to nearest even; float to integer only inside the range of T; 16-bit floats f16, bf16 to and from f32, f64
-    T    hr_sat_T_S(S a)   to T from S, truncated towards zero and clamped to the range of T; NaN is 0
+    T hr_load_T(const E *p): L elements from p, which needs only element alignment
+    void hr_store_T(E *p, T a): L elements to p
+    T hr_load_n_T(const E *p, int n): first n (0 ≤ n ≤ L) elements, the rest 0; reads nothing beyond
+    void hr_store_n_T(E *p, int n, T a): first n (0 ≤ n ≤ L) lanes; writes nothing beyond
+    T hr_load_strided_T(const E *p, ptrdiff_t step): lane i from p[i * step]
+    void hr_store_strided_T(E *p, ptrdiff_t step, T a): lane i to p[i * step]
+    T hr_gather_T(const E *p, const int32_t *index): lane i from p[index[i]]
+    T hr_splat_T(E a): a in every lane
+    T hr_iota_T(void): 0, 1, 2, …
+    H hr_lo_T(T a): lower half of the lanes (vectors)
+    H hr_hi_T(T a): upper half of the lanes (vectors)
+    T hr_cat_T(H lo, H hi): two halves joined (vectors)
+    T hr_add_T(T a, T b): a + b; integers wrap
+    T hr_sub_T(T a, T b): a - b; integers wrap
+    T hr_mul_T(T a, T b): a * b; integers wrap
+    T hr_neg_T(T a): -a; integers wrap
+    T hr_abs_T(T a): |a|; the least integer stays itself
+    T hr_div_T(T a, T b): a / b; integers truncate, x / 0 is 0, least / -1 is least
+    T hr_rem_T(T a, T b): a - div(a, b) * b, sign of a; a rem 0 is a
+    T hr_mod_T(T a, T b): remainder with the sign of b; a mod 0 is a
+    T hr_fma_T(T a, T b, T c): a * b + c; one rounding exactly where Isa.fma, else two
+    T hr_fnma_T(T a, T b, T c): c - a * b; one rounding exactly where Isa.fma, else two
+    T hr_min_T(T a, T b): smaller; NaN if either is NaN
+    T hr_max_T(T a, T b): larger; NaN if either is NaN
+    T hr_min_fast_T(T a, T b): a < b ? a : b, so b if either is NaN
+    T hr_max_fast_T(T a, T b): a > b ? a : b, so b if either is NaN
+    T hr_copysign_T(T a, T b): |a| with the sign bit of b
+    T hr_sqrt_T(T a): correctly rounded (f64 without an instruction: within 0.51 ULP)
+    T hr_floor_T(T a): towards minus infinity
+    T hr_ceil_T(T a): towards plus infinity
+    T hr_trunc_T(T a): towards zero
+    T hr_round_T(T a): nearest, ties to even
+    T hr_ldexp_T(T a, T n): a * 2**n, one rounding if 0.5 ≤ |a| < 4; only for whole n, |n| ≤ 252 (f32),
+        |n| ≤ 2044 (f64)
+    M hr_lt_T(T a, T b): a < b as a mask: every bit of the lane set, or none
+    M hr_le_T(T a, T b): a <= b
+    M hr_gt_T(T a, T b): a > b
+    M hr_ge_T(T a, T b): a >= b
+    M hr_eq_T(T a, T b): a == b
+    M hr_ne_T(T a, T b): a != b; ne(a, a) is the NaN test
+    T hr_select_T(M m, T a, T b): lane of a where the mask is set, else of b
+    T hr_select_lt_T(T x, T y, T a, T b): select(lt(x, y), a, b) in fewer instructions
+    T hr_and_T(T a, T b): a & b
+    T hr_or_T(T a, T b): a | b
+    T hr_xor_T(T a, T b): a ^ b
+    T hr_not_T(T a): ~a
+    T hr_shl_T(T a, int s): every lane << s, 0 ≤ s < width
+    T hr_shr_T(T a, int s): every lane >> s, 0 ≤ s < width; arithmetic for signed
+    T hr_shlv_T(T a, T s): lane << its own s; 0 when s ≥ width
+    T hr_shrv_T(T a, T s): lane >> its own s; 0 when s ≥ width
+    int hr_any_T(T m): 1 if any lane of a mask is set
+    int hr_all_T(T m): 1 if every lane of a mask is set
+    E hr_hsum_T(T a): sum of the lanes, halves folded onto each other; integers wrap
+    E hr_hprod_T(T a): product of the lanes, same order; integers wrap
+    E hr_hmin_T(T a): smallest lane; NaN if any is NaN
+    E hr_hmax_T(T a): largest lane; NaN if any is NaN
+    T hr_cast_T_S(S a): the same bits as another type of the same size
+    T hr_cvt_T_S(S a): to T from S as C converts: integers wrap, floats round to nearest even; float to
+        integer only inside the range of T; 16-bit floats f16, bf16 to and from f32, f64
+    T hr_sat_T_S(S a): to T from S, truncated towards zero and clamped to the range of T; NaN is 0
 """
 
 from __future__ import annotations
@@ -110,13 +113,15 @@ class Isa:
         return f'__attribute__((target("{",".join(self.features)}")))' if self.features else ""
 
 
+_AVX2 = ("avx2", "fma", "f16c")
+_AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
 ISAS = {
     isa.name: isa
     for isa in (
         Isa("generic", 4, (), "", False, 16),
         Isa("x86-64", 4, (), "immintrin.h", False, 16),
-        Isa("avx2", 8, ("avx2", "fma", "f16c"), "immintrin.h", True, 16),
-        Isa("avx512", 16, ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"), "immintrin.h", True, 32),
+        Isa("avx2", 8, _AVX2, "immintrin.h", True, 16),
+        Isa("avx512", 16, (*_AVX512, *_AVX2), "immintrin.h", True, 32),
         Isa("neon", 4, (), "arm_neon.h", True, 32),
     )
 }
@@ -130,8 +135,9 @@ def ctype(elem: str, lanes: int) -> str:
 _USED = re.compile(r"\bhr_[a-z]\w*(?=\()")
 _TYPES = re.compile(r"\b(?:[fiu](?:8|16|32|64))x[0-9]+\b")
 # operations that are better done on two halves than portably, when a type is wider than a register
-_SPLIT = {"fma", "fnma", "sqrt", "floor", "ceil", "trunc", "round", "min", "max", "min_fast", "max_fast", "ldexp", "select",
-          "select_lt"}  # fmt: skip
+_SPLIT = frozenset(
+    "fma fnma sqrt floor ceil trunc round min max min_fast max_fast ldexp select select_lt".split()
+)
 
 
 def used(code: str) -> set[str]:
@@ -142,7 +148,11 @@ def used(code: str) -> set[str]:
 def is_primitive(name: str) -> bool:
     """Whether `name` (hr_<op>_<type>…) is an operation of this module."""
     match = FUNCTION.match(name)
-    return match is not None and match[1] in SIGNATURES and parse(match[2]).elem.kind in SIGNATURES[match[1]].kinds
+    return (
+        match is not None
+        and match[1] in SIGNATURES
+        and parse(match[2]).elem.kind in SIGNATURES[match[1]].kinds
+    )
 
 
 def prelude(isa: Isa, needed: Iterable[str], types: Iterable[str] = ()) -> str:
@@ -154,14 +164,20 @@ def prelude(isa: Isa, needed: Iterable[str], types: Iterable[str] = ()) -> str:
     texts: dict[str, str] = {}
     for name in sorted(needed):
         _collect(isa, name, texts)
-    vectors = {match for text in texts.values() for match in _TYPES.findall(text)} | {t for t in types if "x" in t}
+    vectors = {match for text in texts.values() for match in _TYPES.findall(text)} | {
+        t for t in types if "x" in t
+    }
     typedefs = [parse(name).typedef() for name in sorted(vectors, key=lambda n: (parse(n).lanes, n))]
     return "\n".join([head(isa), *typedefs, "", *texts.values(), ""])
 
 
 def head(isa: Isa) -> str:
     """Includes and the function attributes that every function of the prelude carries."""
-    includes = ["#include <stddef.h>", "#include <stdint.h>", *([f"#include <{isa.header}>"] if isa.header else [])]
+    includes = [
+        "#include <stddef.h>",
+        "#include <stdint.h>",
+        *([f"#include <{isa.header}>"] if isa.header else []),
+    ]
     return "\n".join([*includes, f"#define HR_INLINE {inline(isa)}"])
 
 
@@ -222,13 +238,12 @@ def _body(isa: Isa, op: str, t: VType, s: VType | None) -> str | None:
 
 
 def _on_halves(op: str) -> str:
-    names = [p.split()[-1] for p in SIGNATURES[op].params.split(", ")]
-    kinds = ["M" if p.startswith("M ") else "" for p in SIGNATURES[op].params.split(", ")]
-    calls = (
-        f"{op}$H({', '.join(f'{half}$M({n})' if k else f'{half}$({n})' for n, k in zip(names, kinds, strict=True))})"
-        for half in ("lo", "hi")
-    )
-    return f"return cat$({', '.join(calls)});"
+    params = SIGNATURES[op].params.split(", ")
+    halves = []
+    for half in ("lo", "hi"):
+        arguments = (f"{half}{'$M' if p.startswith('M ') else '$'}({p.split()[-1]})" for p in params)
+        halves.append(f"{op}$H({', '.join(arguments)})")
+    return f"return cat$({', '.join(halves)});"
 
 
 def _half_call(op: str, t: VType, s: VType) -> str:

@@ -1,8 +1,8 @@
 """Bodies of the vector primitives in portable C: GNU vectors and plain scalars, no intrinsics.
 
-A body is C with placeholders: $T $E $M $U $I $S $H are C types (see primitives), $L the lanes, $B the bits of an
-element, $f the literal suffix of its float type; `name$(` calls hr_name_T, `name$M(` hr_name_M, `name$U$T(`
-hr_name_U_T. $W is an unsigned type in which products of U do not overflow.
+A body is a template (see headrace.targets.expand); besides the type letters it uses $L the lanes, $B the bits
+of an element, $P its mantissa bits, $f the suffix of its float literals, and $W, an unsigned type in which
+products of $U do not overflow.
 """
 
 from __future__ import annotations
@@ -167,7 +167,10 @@ _INT_SCALAR = {
 _DIVISION = {
     "div": ("return b == 0 ? 0 : ($T)(a / b);", "return b == 0 ? 0 : b == -1 ? neg$(a) : ($T)(a / b);"),
     "rem": ("return b == 0 ? a : ($T)(a % b);", "return b == 0 ? a : b == -1 ? 0 : ($T)(a % b);"),
-    "mod": ("return rem$(a, b);", "$T r = rem$(a, b);\nreturn r != 0 && b != 0 && (r < 0) != (b < 0) ? ($T)(r + b) : r;"),
+    "mod": (
+        "return rem$(a, b);",
+        "$T r = rem$(a, b);\nreturn r != 0 && b != 0 && (r < 0) != (b < 0) ? ($T)(r + b) : r;",
+    ),
 }
 
 _INT_VECTOR = {
@@ -322,7 +325,8 @@ $SU b = cast$SU$S(a), r = (b + splat$SU(0x7fff) + ((b >> 16) & splat$SU(1))) >> 
 return cvt$X$SU(select$SU(ne$S(a, a), (b >> 16) | splat$SU(0x40), r));""",
     # (float)bits * 2^-24 is exact for f16 subnormals and needs no f32 subnormal
     ("f32", "f16"): """\
-$U h = cvt$U$X(a), m = h & splat$U(0x7fff), s = (h & splat$U(0x8000)) << 16, r = (m << 13) + splat$U(112u << 23);
+$U h = cvt$U$X(a), m = h & splat$U(0x7fff), s = (h & splat$U(0x8000)) << 16;
+$U r = (m << 13) + splat$U(112u << 23);
 r = select$U(lt$U(m, splat$U(0x0400)), cast$U$T(cvt$T$I(cast$I$U(m)) * splat$(0x1p-24f)), r);
 r = select$U(lt$U(m, splat$U(0x7c00)), r, (m << 13) | splat$U(0x7f800000));
 return cast$T$U(r | s);""",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Elem:
-    """A scalar type of generated C. kind: "f" float, "i" signed, "u" unsigned, "h" a 16-bit float held as bits."""
+    """A scalar type. kind: "f" float, "i" signed, "u" unsigned, "h" 16-bit float held as bits."""
 
     name: str
     c: str

@@ -143,12 +143,12 @@ def _scalar(level: int, op: str, t: VType) -> str | None:
 
 def _convert(level: int, t: VType, s: VType) -> str | None:
     """f32 and f64 in one instruction, f16 and f32 by F16C."""
-    if {t.elem.name, s.elem.name} == {"f32", "f64"} and t.lanes == s.lanes and 32 <= max(t.bytes, s.bytes) <= 16 << level:
-        size = max(t.bytes, s.bytes)
+    names, size = {t.elem.name, s.elem.name}, max(t.bytes, s.bytes)
+    if names == {"f32", "f64"} and t.lanes == s.lanes and 32 <= size <= 16 << level:
         if t.elem.bits == 64:
             return f"return ($T){_PREFIX[size]}_cvtps_pd((__m{size * 4})a);"
         return f"return ($T){_PREFIX[size]}_cvtpd_ps((__m{size * 8}d)a);"
-    if {t.elem.name, s.elem.name} != {"f16", "f32"} or t.lanes != s.lanes:
+    if names != {"f16", "f32"} or t.lanes != s.lanes:
         return None
     number = t if t.elem.kind == "f" else s
     to_half = t.elem.kind == "h"

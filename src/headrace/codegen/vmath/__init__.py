@@ -9,12 +9,12 @@
     needed = {("exp", "f32x16"), ("tanh", "f32")}
     text = simd.prelude(isa, vmath.primitives(isa, needed)) + vmath.emit(isa, needed)
 
-C functions: hr_<name>_<type>(T x), hr_pow/hr_fmod/hr_mod_<type>(T x, T y), for the types f32, f64, f32xL, f64xL
-of headrace.targets.simd, under the same rules (always inlined, target attribute, macros for types wider than a
-register). sqrt, fma, floor, min, … are primitives (headrace.targets.simd); `emit` passes over them and `primitives`
-returns them, so ("sqrt", "f32x16") may stand in `needed` too. f16 and bf16 compute in f32.
-Every function is defined for every argument: ±0, ±inf, NaN, subnormal numbers; none reads or sets floating-point
-modes. With Isa.fma the same bits come out for every number of lanes, scalars included, and so without it.
+C functions: hr_<name>_<type>(T x), hr_pow/hr_fmod/hr_mod_<type>(T x, T y), for the types f32, f64, f32xL,
+f64xL of headrace.targets.simd, under the same rules (always inlined, target attribute, macros for types wider
+than a register). sqrt, fma, floor, min, … are primitives (headrace.targets.simd); `emit` passes over them and
+`primitives` returns them, so ("sqrt", "f32x16") may stand in `needed` too. f16 and bf16 compute in f32.
+Every function is defined for every argument: ±0, ±inf, NaN, subnormal numbers; none reads or sets
+floating-point modes. With Isa.fma the same bits come out for every number of lanes, scalars included, and so without it.
 FUNCTIONS lists all with the largest error measured.
 """
 

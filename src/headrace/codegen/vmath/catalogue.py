@@ -41,7 +41,7 @@ def _by_precision(f32: str, f64: str) -> Body:
 
 
 def _through_double(scalar: str, wide_text: str, f64: str, plain: str | None = None) -> Body:
-    """f32 vectors whose doubles need two registers go by halves, or without fma by `plain`, operators only."""
+    """f32 vectors whose doubles need two registers go by halves, or without fma by `plain`."""
 
     def body(t: VType, fma: bool, wide: bool) -> str:
         if t.elem.name == "f64":

@@ -53,8 +53,8 @@ r = select$(~whole & lt$(x, zero) & lt$(a, splat$($INF)), nan, r);
 r = select$(ne$(x, x) | ne$(y, y), nan, r);
 return select$(eq$(y, zero) | eq$(x, one) | (eq$(a, one) & eq$(abs$(y), splat$($INF))), one, r);"""
 
-# first guess by a third of the exponent, then Halley steps y (y**3 + 2 a) / (2 y**3 + a), the last one written
-# as a correction
+# first guess by a third of the exponent, then Halley steps y (y**3 + 2 a) / (2 y**3 + a), the last one
+# written as a correction
 CBRT = """\
 $T b = abs$(x), one = splat$(1.0$f), a = select_lt$(b, one, b * $CBRT_UP, b * $CBRT_DOWN);
 $T g = cvt$T$I(cast$I$T(a)) * 0x1.555556p-2$f;
