@@ -1,11 +1,11 @@
-"""Reading at computed places: Gather, GatherElements, GatherND, OneHot, Compress."""
+"""Reading at computed places: Gather, GatherElements, GatherND, OneHot."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from headrace.ops.registry import Node, lower
-from headrace.ops.shape import normal_axis, out_shape, unravel
+from headrace.ops.shape import normal_axis, out_shape
 from headrace.program.build import Builder, Tensor
 from headrace.program.dtypes import is_float
 from headrace.program.expr import Expr, Extent, Scalar, cast, check, index, select
@@ -90,22 +90,5 @@ def one_hot(b: Builder, node: Node) -> Tensor:
         at = cast(cast(given, "i64") if is_float(given.dtype) else given, "index")
         hot = i[axis].eq(select(at < 0, at + depth, at))
         return select(hot, values[1], values[0])
-
-    return b.compute(shape, element)
-
-
-@lower("Compress")
-def compress(b: Builder, node: Node) -> Tensor:
-    """The slices whose condition holds; the condition must be known."""
-    x, shape = node.input(0), out_shape(node)
-    (chosen,) = np.nonzero(node.const(1, "condition"))
-    picked = b.constant(chosen.astype(np.int64), "indices")
-    if "axis" not in node.attributes:
-        flat = node.static(x)
-        return b.compute(shape, lambda i: x[unravel(cast(picked[i], "index"), flat)])
-    axis = normal_axis(node, node.attr("axis"), x.rank)
-
-    def element(*i: Expr) -> Expr:
-        return x[(*i[:axis], cast(picked[i[axis]], "index"), *i[axis + 1 :])]
 
     return b.compute(shape, element)
