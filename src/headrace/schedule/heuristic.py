@@ -1,17 +1,243 @@
-"""The schedule of a Define by rules and a small cost estimate, without measuring."""
+"""The schedule of a Define by a small cost estimate, without measuring.
+
+First the axis to vectorise: the one that costs the fewest instructions, counting contiguous, broadcast,
+strided and scattered accesses. Then the register tile: the number of vectors and rows that balances
+multiply-adds, loads and the latency of the accumulators, over all full and partial tiles.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
+from headrace.program.expr import Axis
 from headrace.program.ir import Define
 from headrace.schedule import steps as st
+from headrace.schedule.access import Access, Facts
 from headrace.targets.simd import Isa
+
+LATENCY = 4  # cycles of a multiply-add
+PORTS = 2  # multiply-adds, or loads, per cycle
+MAX_ROWS = 16
 
 
 @dataclass(frozen=True)
 class Heuristic:
+    """Schedules for one instruction set."""
+
     isa: Isa
 
     def schedule(self, define: Define) -> st.Schedule:
-        return ()
+        """Steps for a Define; () leaves plain loops in the order of its axes."""
+        facts = Facts(define)
+        order = default_order(facts)
+        if not facts.vector_types or self.isa.lanes == 1 or facts.points * facts.box < 8:
+            return (st.Order(order), st.OrderReduce(reduce_order(facts))) if facts.reduced else (st.Order(order),)
+        vector = self._vector_axis(facts)
+        if vector is None:
+            return (st.Order(order), st.OrderReduce(reduce_order(facts))) if facts.reduced else (st.Order(order),)
+        if vector >= len(facts.axes):
+            return self._along_reduction(facts, vector, order)
+        return self._along_axis(facts, vector, order)
+
+    # --- which axis ------------------------------------------------------------------------------
+
+    def _vector_axis(self, facts: Facts) -> int | None:
+        best, best_cost = None, self._cost(facts, None, False)
+        candidates = list(enumerate(facts.axes))
+        same_box = len({r.arg[1] for r in facts.reductions}) == 1
+        if facts.reduced and same_box:
+            candidates += [(len(facts.axes) + n, a) for n, a in enumerate(facts.reduced)]
+        for n, a in candidates:
+            inside = n >= len(facts.axes)
+            if a.bound < 2 or (inside and not isinstance(a.extent, int)):
+                continue
+            cost = self._cost(facts, a, inside)
+            if cost < best_cost:
+                best, best_cost = n, cost
+        return best
+
+    def _cost(self, facts: Facts, axis: Axis | None, inside: bool) -> float:
+        """Instructions of the whole Define when `axis` is vectorised (None: none is)."""
+        lanes = self.isa.lanes
+        vectors = 1.0 if axis is None else -(-axis.bound // lanes) / axis.bound
+        outer, inner = float(facts.points), float(facts.points * facts.box)
+        if axis is not None:
+            inner *= vectors
+            outer *= 1.0 if inside else vectors
+        total = sum((inner if a.inside else outer) * self._access(a, axis) for a in facts.loads)
+        if not inside:
+            total += sum(outer * self._access(a, axis, store=True) for a in facts.stores)
+        arithmetic = sum(1 for n in facts.nodes if n.dtype != "index" and n.op not in ("load", "const"))
+        total += arithmetic * (inner if facts.reduced else outer)
+        if inside:
+            total += facts.points * 10.0 * len(facts.reductions)
+        if axis is not None and facts.guarded(axis.var):
+            total *= lanes
+        return total
+
+    def _access(self, a: Access, axis: Axis | None, store: bool = False) -> float:
+        if axis is None:
+            return 1.0
+        if a.packable:
+            return 1.0 if a.uses(axis.var) else 0.5
+        step = a.step(axis.var)
+        if step is None:
+            return 3.0 * self.isa.lanes
+        if step == 0:
+            return 0.5
+        return 1.0 if step == 1 else (1.0 if store else 0.8) * self.isa.lanes
+
+    # --- along an axis of the result -------------------------------------------------------------
+
+    def _along_axis(self, facts: Facts, vector: int, order: tuple[int, ...]) -> st.Schedule:
+        rows = self._row_axis(facts, vector)
+        registers, count = self._tile(facts, vector, rows)
+        steps: list[st.Step] = [st.Order(self._order(facts, vector, rows, order))]
+        if facts.reduced:
+            steps.append(st.OrderReduce(reduce_order(facts)))
+        steps.append(st.Vectorize(vector, self.isa.lanes, registers))
+        if rows is not None and count > 1:
+            steps.append(st.RegisterTile(rows, count))
+        if facts.reduced:
+            steps += self._inner(facts, registers * count)
+            if any(a.packable for a in facts.loads):
+                steps.append(st.Pack())
+        return tuple(steps)
+
+    def _row_axis(self, facts: Facts, vector: int) -> int | None:
+        """The axis along which the most vector loads can be shared."""
+        v = facts.axes[vector].var
+        best, best_gain = None, 0.0
+        for n, a in enumerate(facts.axes):
+            if n == vector or a.bound == 1 or not facts.reduced:
+                continue
+            shared = sum(1.0 for x in facts.loads if x.inside and x.uses(v) and not x.uses(a.var))
+            overlapping = sum(0.5 for x in facts.loads if x.inside and not x.packable and x.uses(a.var) and facts.box > 1)
+            gain = (shared + 0.01 * overlapping) * (1 - 1 / min(a.bound, MAX_ROWS)) + 0.0001 * n
+            if shared and gain > best_gain:
+                best, best_gain = n, gain
+        return best
+
+    def _tile(self, facts: Facts, vector: int, rows: int | None) -> tuple[int, int]:
+        """(vectors, rows) of the register tile with the least estimated time."""
+        lanes = self.isa.lanes
+        vectors = -(-facts.axes[vector].bound // lanes)
+        if not facts.reduced:
+            return min(vectors, 2 if len(facts.nodes) < 40 else 1), 1
+        if not isinstance(facts.axes[vector].extent, int):
+            vectors = 1
+        limit = facts.axes[rows].bound if rows is not None else 1
+        v, r = facts.axes[vector].var, facts.axes[rows].var if rows is not None else None
+        shape = _Kernel.of(facts, v, r)
+        best, best_cost = (1, 1), float("inf")
+        for count in range(1, min(limit, MAX_ROWS) + 1):
+            for n in range(1, min(vectors, 12) + 1):
+                if not shape.fits(n, count, self.isa.vectors):
+                    continue
+                cost = shape.total(n, count, vectors, limit, facts.box)
+                if cost < best_cost * 0.999:
+                    best, best_cost = (n, count), cost
+        return best
+
+    def _inner(self, facts: Facts, tile: int) -> list[st.Step]:
+        """Unrolling and independent accumulators for small tiles."""
+        width = tile * max(1, len(facts.reductions))
+        innermost = facts.reduced[reduce_order(facts)[-1]].bound
+        if width < LATENCY * PORTS and innermost >= 4:
+            ways = min(4, -(-LATENCY * PORTS // width))
+            return [st.Accumulators(ways), st.Unroll(max(ways, 4))]
+        if width <= 12 and innermost >= 4:
+            return [st.Unroll(4)]
+        return []
+
+    def _order(self, facts: Facts, vector: int, rows: int | None, order: tuple[int, ...]) -> tuple[int, ...]:
+        """Vectors outside rows where constants follow the vectors; otherwise vectors innermost."""
+        rest = [n for n in order if n not in (vector, rows)]
+        tile = [vector] if rows is None else [vector, rows]
+        v = facts.axes[vector].var
+        heavy = [a for a in facts.loads if a.packable and a.uses(v)]
+        if facts.reduced and heavy:
+            outside = [n for n in rest if any(a.uses(facts.axes[n].var) for a in heavy)]
+            inside = [n for n in rest if n not in outside]
+            return tuple(outside + [vector] + inside + ([rows] if rows is not None else []))
+        return tuple(rest + list(reversed(tile)))
+
+    # --- along a reduction -----------------------------------------------------------------------
+
+    def _along_reduction(self, facts: Facts, vector: int, order: tuple[int, ...]) -> st.Schedule:
+        extent = facts.reduced[vector - len(facts.axes)].bound
+        registers = max(1, min(4, extent // self.isa.lanes))
+        steps: list[st.Step] = [
+            st.Order(order),
+            st.OrderReduce(reduce_order(facts)),
+            st.Vectorize(vector, self.isa.lanes, registers),
+        ]
+        if any(a.packable for a in facts.loads):
+            steps.append(st.Pack())
+        return tuple(steps)
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """Loads of one step of a reduction, by what they depend on."""
+
+    sums: int
+    both: int  # vector loads that change with the row
+    column: int  # vector loads shared by the rows
+    row: int  # scalar loads that change with the row
+    once: int
+
+    @staticmethod
+    def of(facts: Facts, v: object, r: object) -> _Kernel:
+        counts = {(True, True): 0, (True, False): 0, (False, True): 0, (False, False): 0}
+        for a in facts.loads:
+            if a.inside:
+                counts[(a.uses(v), r is not None and a.uses(r))] += 1  # type: ignore[arg-type]
+        return _Kernel(
+            max(1, len(facts.reductions)),
+            counts[(True, True)],
+            counts[(True, False)],
+            counts[(False, True)],
+            counts[(False, False)],
+        )
+
+    def fits(self, n: int, count: int, vectors: int) -> bool:
+        live = n * count * self.sums + min(n * max(1, self.column), 4) + 1
+        return live <= vectors - 1
+
+    def cycles(self, n: int, count: int) -> float:
+        """Cycles of one step of the reduction on a tile."""
+        sums = n * count * self.sums
+        loads = n * count * self.both + n * self.column + count * self.row + self.once
+        ways = 1 if sums >= LATENCY * PORTS else min(4, -(-LATENCY * PORTS // sums))
+        return max(sums / PORTS, loads / PORTS, LATENCY / ways)
+
+    @lru_cache(maxsize=4096)  # noqa: B019
+    def total(self, n: int, count: int, vectors: int, rows: int, box: int) -> float:
+        """Cycles of all tiles, with a fixed price for starting each."""
+        out = 0.0
+        for cols, times in ((n, vectors // n), (vectors % n, 1)):
+            for lines, repeats in ((count, rows // count), (rows % count, 1)):
+                if cols and lines and times and repeats:
+                    out += times * repeats * (self.cycles(cols, lines) * box + 6 + cols * lines * self.sums)
+        return out
+
+
+def default_order(facts: Facts) -> tuple[int, ...]:
+    """The loops so that the first store walks through memory."""
+    if not facts.stores:
+        return tuple(range(len(facts.axes)))
+    store = facts.stores[0]
+    steps = [store.step(a.var) for a in facts.axes]
+    return tuple(sorted(range(len(facts.axes)), key=lambda n: -abs(steps[n] or 0)))
+
+
+def reduce_order(facts: Facts) -> tuple[int, ...]:
+    """Reduction loops so that loads of non-constants walk through memory."""
+
+    def stride(a: Axis) -> int:
+        found = [abs(x.step(a.var) or 1 << 30) for x in facts.loads if x.inside and x.buffer.space != "const" and x.uses(a.var)]
+        return max(found, default=0)
+
+    return tuple(sorted(range(len(facts.reduced)), key=lambda n: -stride(facts.reduced[n])))

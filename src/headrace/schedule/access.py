@@ -1,0 +1,124 @@
+"""What a Define touches, as seen by a schedule: loads and stores with their strides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from headrace.program.expr import Axis, Expr, index, walk
+from headrace.program.index import bounds, coefficient, free_vars
+from headrace.program.ir import Buffer, Define
+from headrace.schedule.steps import reduce_axes, reductions
+
+VECTOR_DTYPES = frozenset(("f32", "i32", "i8", "u8", "i16", "u16", "bool", "index"))
+_SLOW_OPS = ("fmod", "mod", "floordiv", "shl", "shr", "pow")
+
+
+@dataclass(frozen=True)
+class Access:
+    """One load or store. offset: flat element index. inside: whether a reduction surrounds it."""
+
+    buffer: Buffer
+    offset: Expr
+    inside: bool
+
+    def step(self, v: Expr) -> int | None:
+        """Elements from one value of `v` to the next; None where that varies."""
+        return coefficient(self.offset, v)
+
+    def uses(self, v: Expr) -> bool:
+        return v in free_vars(self.offset)
+
+    @property
+    def packable(self) -> bool:
+        """Whether code generation may lay it out as the loops want it."""
+        return self.inside and self.buffer.space == "const"
+
+
+def flat(buffer: Buffer, idx: tuple[Expr, ...]) -> Expr:
+    """Row-major element offset."""
+    offset: Expr = index(0)
+    for i, extent in zip(idx, buffer.shape, strict=True):
+        offset = offset * extent + i
+    return offset
+
+
+class Facts:
+    """Loads, stores, axes and reductions of one Define."""
+
+    def __init__(self, define: Define) -> None:
+        self.define = define
+        self.axes: tuple[Axis, ...] = define.axes
+        self.reduced: tuple[Axis, ...] = reduce_axes(define)
+        self.reductions = reductions(define)
+
+    @cached_property
+    def loads(self) -> list[Access]:
+        out: dict[Access, None] = {}
+
+        def go(e: Expr, inside: bool, seen: set[tuple[Expr, bool]]) -> None:
+            if (e, inside) in seen:
+                return
+            seen.add((e, inside))
+            if e.op == "load":
+                out[Access(e.arg, flat(e.arg, e.args), inside)] = None
+            for a in e.args:
+                go(a, inside or e.op == "reduce", seen)
+
+        seen: set[tuple[Expr, bool]] = set()
+        for s in self.define.stores:
+            for root in (s.value, *s.index):
+                go(root, False, seen)
+        return list(out)
+
+    @cached_property
+    def stores(self) -> list[Access]:
+        return [Access(s.buffer, flat(s.buffer, s.index), False) for s in self.define.stores]
+
+    @cached_property
+    def nodes(self) -> list[Expr]:
+        """Distinct nodes of all values."""
+        return list({n: None for s in self.define.stores for n in walk(s.value)})
+
+    @cached_property
+    def vector_types(self) -> bool:
+        """Whether every value has a vector form worth using."""
+        if self.define.ordered or any(r.arg[0].startswith("arg") for r in self.reductions):
+            return False
+        if any(n.op == "check" for n in self.nodes):
+            return False
+        if any(s.combiner is not None for s in self.define.stores):
+            return False
+        return all(n.dtype in VECTOR_DTYPES for n in self.nodes)
+
+    @cached_property
+    def points(self) -> int:
+        n = 1
+        for a in self.axes:
+            n *= a.bound
+        return n
+
+    @cached_property
+    def box(self) -> int:
+        """Points of the largest reduction."""
+        n = 1
+        for a in self.reduced:
+            n *= a.bound
+        return n
+
+    def guarded(self, v: Expr) -> bool:
+        """Whether some condition changes along `v` and its sides may not both be evaluated."""
+        return any(n.op == "select" and v in free_vars(n.args[0]) and not _both_safe(n) for n in self.nodes)
+
+
+def _both_safe(select: Expr) -> bool:
+    for side in select.args[1:]:
+        for n in walk(side):
+            if n.op == "reduce":
+                return False
+            if n.op == "load":
+                for i, extent in zip(n.args, n.arg.shape, strict=True):
+                    lo, hi = bounds(i)
+                    if lo < 0 or not isinstance(extent, int) or hi >= extent:
+                        return False
+    return True
