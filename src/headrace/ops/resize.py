@@ -73,7 +73,8 @@ def nearest_places(x: Array, kind: str) -> Array:
         "round_prefer_floor": np.where(x - down <= 0.5, down, up),
         "round_prefer_ceil": np.where(x - down < 0.5, down, up),
     }
-    return rounded[kind].astype(np.int64)
+    places: Array = rounded[kind].astype(np.int64)
+    return places
 
 
 def kernel(options: Options, distance: Array) -> Array:
