@@ -79,13 +79,16 @@ def nearest_places(x: Array, kind: str) -> Array:
 
 def kernel(options: Options, distance: Array) -> Array:
     """Weight of an element at some distance from the coordinate."""
-    d = np.abs(distance)
+    d: Array = np.abs(distance)
+    out: Array
     if options.mode == "linear":
-        return np.maximum(1 - d, 0)
+        out = np.maximum(1 - d, 0)
+        return out
     a = options.cubic_a
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-    return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
+    out = np.where(d <= 1, near, np.where(d < 2, far, 0.0))
+    return out
 
 
 def taps(options: Options, x: Array, n: int, scale: float) -> tuple[Array, Array]:
