@@ -142,8 +142,8 @@ MORE = {
         "T",
     ),
     "where": (
-        [node("Shape", ["x"], ["s"]), node("Equal", ["s", "minus"], ["e"]), node("Expand", ["unit", "n"], ["o"]),
-         node("Where", ["e", "o", "s"], ["w"]), node("Expand", ["x", "w"], ["y"])],
+        [node("Shape", ["x"], ["s"]), node("Equal", ["s", "minus"], ["e"]),
+         node("Expand", ["unit", "n"], ["o"]), node("Where", ["e", "o", "s"], ["w"]), node("Expand", ["x", "w"], ["y"])],
         const(minus=[-1, -1, -1], n=[3], unit=[1]),
         "T",
     ),
