@@ -6,9 +6,11 @@
     p.carries[loop.carry]               # copies to make, in this order, after each pass of a loop
     p.commit                            # copies to make, in this order, at the end of a run
 
-What generated code must keep to: a point of a Define makes its stores after all of its loads (no partial
-sums in the memory of a result), the statements run in their order, and carries and commits happen by
-the listed copies only.
+What generated code must keep to: every point of a Define is evaluated once, and makes its stores after all
+of its loads (no partial sums in the memory of a result, no tail computed twice); the statements run in
+their order; carries and commits happen by the listed copies only. Buffers of different types take turns
+in the same memory, also inside one Loop: the C compiler must be told (`may_alias`, no `restrict` where
+`overlap` holds).
 """
 
 from __future__ import annotations
@@ -49,6 +51,13 @@ class Plan:
     def place(self, b: Buffer) -> tuple[str, int]:
         """("scratch" or "state", byte offset); KeyError for a buffer that is not planned."""
         return ("state", self.state[b]) if b in self.state else ("scratch", self.scratch[b])
+
+    def overlap(self, a: Buffer, b: Buffer) -> bool:
+        """Whether two planned buffers have bytes in common (at whatever times): no `restrict` for these."""
+        if not (planned(a) and planned(b)):
+            return a is b
+        (block, low), (other, first) = self.place(a), self.place(b)
+        return block == other and max(low, first) < min(low + a.nbytes, first + b.nbytes)
 
     def moves_nothing(self, s: Define) -> bool:
         """Whether the statement only copies elements onto themselves, so that no code is needed."""
