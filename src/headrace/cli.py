@@ -19,6 +19,7 @@ from headrace.cli_options import (
     compile_options,
     is_artifact,
     parse_axis,
+    parse_constant,
     parse_file,
     parse_shape,
 )
@@ -89,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--axis", action="append", type=parse_axis, default=[], metavar="x=1", help="time axis of x"
     )
+    sub.add_argument("--const", action="append", type=parse_constant, default=[], metavar="sr=16000")
 
     sub = command("compile", _compile, "compile a model to an artifact")
     sub.add_argument("model", metavar="MODEL")
@@ -104,11 +106,15 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("subject", metavar="MODEL|DIR")
     sub.add_argument("--model", metavar="MODEL", help="where the source of DIR lies now")
     sub.add_argument("--reference", default="onnxruntime", help="onnxruntime or onnx")
+    sub.add_argument("--layers", action="store_true", help="compare layer by layer even when all is right")
     add_compile_options(sub)
 
     sub = command("bench", _bench, "time a compiled model beside other runtimes")
     sub.add_argument("subject", metavar="MODEL|DIR")
     sub.add_argument("--peers", default="onnxruntime", metavar="A,B", help="runtimes to compare with, or ''")
+    sub.add_argument("--model", metavar="MODEL", help="where the source of DIR lies now")
+    sub.add_argument("--evict", action="store_true", help="touch 4 MB between calls")
+    sub.add_argument("--rounds", type=int, metavar="N", help="interleaved rounds (default: 31)")
     add_compile_options(sub)
 
     command("targets", _targets, "targets, and whether they can be built and run here")
@@ -120,7 +126,10 @@ def _inspect(arguments: argparse.Namespace) -> int:
     from headrace import verbs
 
     report = verbs.inspect(
-        arguments.model, shapes=dict(arguments.shape) or None, axes=dict(arguments.axis) or None
+        arguments.model,
+        shapes=dict(arguments.shape),
+        axes=dict(arguments.axis),
+        constants=dict(arguments.const),
     )
     return _print_report(report, arguments)
 
@@ -176,7 +185,12 @@ def _verify(arguments: argparse.Namespace) -> int:
 
     program = _compiled(arguments, arguments.subject)
     with _progress("verifying"):
-        report = verbs.verify(program, model=arguments.model, reference=arguments.reference)
+        report = verbs.verify(
+            program,
+            model=arguments.model,
+            reference=arguments.reference,
+            layers=True if arguments.layers else None,
+        )
     _print_report(report, arguments)
     return DONE if report.ok else FAILED
 
@@ -187,7 +201,9 @@ def _bench(arguments: argparse.Namespace) -> int:
     program = _compiled(arguments, arguments.subject)
     peers = [name for name in arguments.peers.split(",") if name]
     with _progress("measuring"):
-        report = verbs.bench(program, peers=peers)
+        report = verbs.bench(
+            program, peers, model=arguments.model, rounds=arguments.rounds, evict=arguments.evict
+        )
     return _print_report(report, arguments)
 
 

@@ -120,7 +120,9 @@ def generate(
     from headrace.passes.prepare import prepare
     from headrace.program.optimise import optimise
 
-    prepared = prepare(model, shapes=shapes, constants=constants, native=native, keep_inputs=list(state or {}))
+    prepared = prepare(
+        model, shapes=shapes, constants=constants, native=native, keep_inputs=list(state or {})
+    )
     module = lower(prepared, name, state)
     module.notes += prepared.decisions
     return generate_c(optimise(module), name, target)
@@ -154,25 +156,39 @@ def verify(
 
 
 def bench(
-    program: Program | ModelLike, peers: Sequence[str] = ("onnxruntime",), **options: Any
+    program: Program | ModelLike,
+    peers: Sequence[str] = ("onnxruntime",),
+    *,
+    model: ModelLike | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    rounds: int | None = None,
+    evict: bool = False,
+    **options: Any,
 ) -> BenchReport:
     """Time a program beside other runtimes, interleaved in one run.
 
-    A model instead of a program is compiled first, with `options` as in compile().
+    model: the source of the program, when its file has moved; inputs: arrays, else seeded random ones;
+    evict: touch 4 MB between calls. A model instead of a program is compiled first, with `options` as in
+    compile().
     """
     from headrace.measure.bench import bench as run
+    from headrace.measure.timing import ROUNDS
 
     compiled = _compiled(program, options)
-    return run(compiled, peers=list(peers), model=source_model(compiled, None) if peers else None)
+    source = source_model(compiled, model) if peers else None
+    return run(compiled, list(peers), source, inputs, rounds=rounds or ROUNDS, evict=evict)
 
 
 def inspect(
-    model: ModelLike, shapes: Shapes | None = None, axes: Mapping[str, int] | None = None
+    model: ModelLike,
+    shapes: Shapes | None = None,
+    axes: Mapping[str, int] | None = None,
+    constants: Mapping[str, Any] | None = None,
 ) -> Inspection:
-    """Operators, shapes, parameters and multiply-accumulates of a model."""
+    """Operators, shapes, parameters and multiply-accumulates of a model; open dims stay formulas."""
     from headrace.measure.inspect import inspect as run
 
-    return run(load(model), shapes=shapes, axes=axes)
+    return run(load(model), shapes=shapes, axes=axes, constants=constants)
 
 
 def model_name(model: Model) -> str:
