@@ -143,7 +143,8 @@ MORE = {
     ),
     "where": (
         [node("Shape", ["x"], ["s"]), node("Equal", ["s", "minus"], ["e"]),
-         node("Expand", ["unit", "n"], ["o"]), node("Where", ["e", "o", "s"], ["w"]), node("Expand", ["x", "w"], ["y"])],
+         node("Expand", ["unit", "n"], ["o"]), node("Where", ["e", "o", "s"], ["w"]),
+         node("Expand", ["x", "w"], ["y"])],
         const(minus=[-1, -1, -1], n=[3], unit=[1]),
         "T",
     ),
