@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from headrace.codegen.generated import Generated
     from headrace.graph.model import Model
-    from headrace.measure.bench import BenchReport
+    from headrace.measure.bench_report import BenchReport
     from headrace.measure.inspect import Inspection
     from headrace.measure.verify_report import VerifyReport
 

@@ -28,7 +28,7 @@ def table(found: Inspection) -> str:
     lines += [
         f"operators   {counts or 'none'}",
         f"parameters  {found.parameters:,} ({_size(found.parameter_bytes)})",
-        f"work        {grouped(found.macs)} MAC{'' if found.macs_complete else ', and what ? stands for'}",
+        f"work        {_work(found)}",
         *(f"note        {note}" for note in found.notes),
     ]
     return "\n".join(lines)
@@ -39,6 +39,13 @@ def grouped(value: Dim | None) -> str:
     if value is None:
         return "?"
     return re.sub(r"\d{4,}", lambda digits: f"{int(digits.group()):,}", str(value))
+
+
+def _work(found: Inspection) -> str:
+    if found.macs_complete:
+        return f"{grouped(found.macs)} MAC"
+    unknown = sum(node.macs is None for node in found.nodes)
+    return f"{grouped(found.macs)} MAC, and that of {unknown} nodes whose extents are not known"
 
 
 def _folded(found: Inspection) -> str:
