@@ -422,7 +422,10 @@ def rebuild(e: Expr, args: tuple[Expr, ...], arg: Any = None) -> Expr:
 
 
 def transform(root: Expr, fn: Callable[[Expr], Expr | None], memo: dict[Expr, Expr] | None = None) -> Expr:
-    """Bottom-up rewrite: fn sees each rebuilt node and returns its replacement or None."""
+    """Bottom-up rewrite: fn sees each rebuilt node and returns its replacement or None.
+
+    memo: nodes of the original that are already decided; they are not looked into.
+    """
     memo = {} if memo is None else memo
 
     def go(e: Expr) -> Expr:
@@ -453,8 +456,8 @@ def transform(root: Expr, fn: Callable[[Expr], Expr | None], memo: dict[Expr, Ex
 
 
 def substitute(root: Expr, mapping: dict[Expr, Expr]) -> Expr:
-    """Replace variables (or any nodes) by expressions."""
-    return transform(root, mapping.get) if mapping else root
+    """Replace variables (or any nodes) by expressions, all at once: what is put in is not replaced again."""
+    return transform(root, lambda e: None, dict(mapping)) if mapping else root
 
 
 def rename_reductions(root: Expr) -> Expr:
