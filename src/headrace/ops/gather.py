@@ -19,7 +19,7 @@ def place(b: Builder, node: Node, indices: Tensor, extents: tuple[Extent, ...]) 
     data = indices.data
     if data is None or not all(isinstance(e, int) for e in extents):
         return indices
-    limits = np.asarray(extents, dtype=np.int64)
+    limits = np.asarray(extents if len(extents) > 1 else extents[0], dtype=np.int64)
     if ((data < -limits) | (data >= limits)).any():
         raise node.refuse(f"an index is outside the axis of extent {list(extents)}", "correct the model")
     return b.constant(np.where(data < 0, data + limits, data).astype(np.int64), "indices")
