@@ -159,6 +159,14 @@ def test_skip_connection_is_overwritten_by_the_sum() -> None:
     assert planned(b).alias == {w.buffer: t.buffer}
 
 
+def test_axis_of_one_element_does_not_hide_the_operand() -> None:
+    b, t = vector()
+    u = b.compute((1, 32), lambda i, j: t[31 - j])
+    w = b.compute((1, 32), lambda i, j: u[0, j] + 1.0)
+    b.output("y", w)
+    assert planned(b).alias == {w.buffer: u.buffer}
+
+
 def test_scatter_over_a_dying_base_needs_no_second_buffer() -> None:
     b, t = vector()
     out = b.scatter(t, (3,), lambda i: (i * 7,), lambda i: t[0] * 0.0)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from headrace.program.dtypes import size_of
-from headrace.program.expr import Expr, index
+from headrace.program.expr import Expr, index, substitute
 from headrace.program.index import ONE, free_vars, terms
 from headrace.program.ir import Buffer, Define, Module, Store, loads
 from headrace.program.lifetime import Lifetimes, planned
@@ -30,12 +30,19 @@ def same_element(a: Buffer, a_index: tuple[Expr, ...], b: Buffer, b_index: tuple
     """Whether the two elements lie at equal byte offsets from the start of their buffers."""
     if size_of(a.dtype) != size_of(b.dtype):
         return False
+    a_index, b_index = _without_unit_axes(a_index), _without_unit_axes(b_index)
     if a.shape == b.shape:
         if all(x is y for x, y in zip(a_index, b_index, strict=True)):
             return True
     elif not all(isinstance(e, int) for e in a.shape + b.shape):
         return False
     return element(a, a_index) is element(b, b_index)
+
+
+def _without_unit_axes(idx: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    """The index with every variable that can only be 0 as 0."""
+    zeros: dict[Expr, Expr] = {v: index(0) for i in idx for v in free_vars(i) if v.arg[1] == 1}
+    return tuple(substitute(i, zeros) for i in idx)
 
 
 def each_once(s: Define, store: Store) -> bool:
