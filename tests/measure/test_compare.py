@@ -71,6 +71,13 @@ def test_ulp_counts_representable_steps(dtype: str) -> None:
     assert ulp_distance(np.array([0.0], kind), np.array([-0.0], kind)) == 0
 
 
+def test_ulp_leaves_out_what_is_near_zero() -> None:
+    reference = np.array([1.0, 1e-7], np.float32)
+    shifted = reference + np.array([2.0**-22, -2e-7], np.float32)
+    assert ulp_distance(shifted, reference) > 10**6
+    assert compare(shifted, reference).max_ulp == 2
+
+
 def test_narrow_floats_have_wider_tolerances() -> None:
     names = ["float64", "float32", "float16", "bfloat16", "float8_e4m3fn"]
     allowed = [tolerance_of(name) for name in names]

@@ -12,6 +12,7 @@ from headrace.artifact.ports import Array
 # Largest difference that counts as rounding, as a part of the largest element of the reference.
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4, "float16": 2e-3, "bfloat16": 2e-2}
 TOLERANCE_BELOW = 0.1  # floats of eight bits and fewer
+SMALL = 1e-3  # elements nearer to zero say nothing about accuracy in ULP
 COMPLEX = {"complex64": "float32", "complex128": "float64"}
 
 
@@ -20,9 +21,10 @@ class Difference:
     """One array against its reference.
 
     max_abs: largest absolute difference; scale: largest finite magnitude in the reference; max_ulp: largest
-    distance in representable numbers of the dtype (None for integers); tolerance: allowed share of scale,
-    0 where every element must be the same; at, got, expected: the worst element; fault: a difference
-    that no number measures (dtype, shape, NaN or infinity on one side only), "" where there is none.
+    distance in representable numbers of the dtype, of elements not smaller than SMALL * scale (None for
+    integers); tolerance: allowed share of scale, 0 where every element must be the same; at, got, expected:
+    the worst element; fault: a difference that no number measures (dtype, shape, NaN or infinity on one
+    side only), "" where there is none.
     """
 
     max_abs: float
@@ -96,6 +98,11 @@ def ulp_distance(a: Array, b: Array) -> int:
     return int((np.maximum(left, right) - np.minimum(left, right)).max())
 
 
+def _ulp_of_large(got: Array, expected: Array, scale: float) -> int:
+    large = np.abs(expected.astype(np.float64)) >= SMALL * scale
+    return ulp_distance(got[large], expected[large])
+
+
 def _close(got: Array, expected: Array, tolerance: float) -> Difference:
     if expected.dtype.kind == "c":
         return _close(_parts(got), _parts(expected), tolerance)
@@ -112,7 +119,7 @@ def _close(got: Array, expected: Array, tolerance: float) -> Difference:
     return Difference(
         max_abs=float(distance.max()),
         scale=scale,
-        max_ulp=ulp_distance(got, expected),
+        max_ulp=_ulp_of_large(got, expected, scale),
         tolerance=tolerance,
         wrong=int((distance > tolerance * scale).sum() + broken.sum()),
         size=b.size,

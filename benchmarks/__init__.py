@@ -1,0 +1,1 @@
+"""Measurements beside other runtimes; `make bench` writes docs/benchmarks.md."""
