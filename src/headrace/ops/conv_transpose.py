@@ -24,6 +24,10 @@ def _window(node: Node, x: Tensor, kernel: tuple[int, ...]) -> Window:
     if not wanted and mode in ("NOTSET", "VALID"):
         begin, end = explicit_pads(node, rank) if mode == "NOTSET" else ((0,) * rank, (0,) * rank)
         return Window(kernel, strides, dilations, begin, end)
+    if not wanted and any(extra):
+        raise node.refuse(
+            f"output_padding {extra} with auto_pad {mode} has no agreed meaning", "give output_shape"
+        )
     static = node.static(x)[2:]
     targets = [int(v) for v in wanted] if wanted else [e * s for e, s in zip(static, strides, strict=True)]
     totals = [
@@ -73,6 +77,11 @@ def conv_transpose(b: Builder, node: Node) -> Tensor:
     within = channels // groups(node, x, w, channels)
     win, spatial = _window(node, x, tuple(kernel)), x.shape[2:]
     shape = node.out_shapes[0] or ()
+    if len(shape) != x.rank:
+        raise node.refuse(
+            f"the model declares an output of shape {shape} for an input of rank {x.rank}",
+            "correct output_shape, which must not be smaller than the input",
+        )
 
     def value(n: Expr, m: Expr, o: tuple[Expr, ...]) -> Expr:
         first = m // per_group * within

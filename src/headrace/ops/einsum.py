@@ -43,11 +43,7 @@ def parse(equation: str, ranks: list[int]) -> tuple[list[Labels], Labels]:
         raise ValueError(f"the output of {equation!r} lacks the ellipsis of its inputs")
     before, _, after = right.partition("...")
     out = (*before, *(dots if "..." in right else ()), *after)
-    if (
-        len(set(out)) != len(out)
-        or not set(out) <= set(flat)
-        or not (before + after).isalpha() | (out == dots)
-    ):
+    if len(set(out)) != len(out) or not set(out) <= set(flat):
         raise ValueError(f"the output of {equation!r} repeats a label or names one that no input has")
     return terms, out
 
