@@ -32,7 +32,7 @@ def bounds(e: Expr) -> tuple[int, int]:
         extent = e.arg if isinstance(e.arg, int) else bounds(e.arg)[1]
         return 0, max(extent - 1, 0)
     if e.op == "reduce":
-        return 0, max(a.bound - 1 for a in e.arg[1]) if e.arg[0].startswith("arg") else _FAR
+        return (0, max(0, e.arg[1][0].bound - 1)) if e.arg[0].startswith("arg") else (-_FAR, _FAR)
     if e.op in ("add", "sub", "mul", "min", "max", "floordiv", "mod"):
         return _binary_bounds(e.op, bounds(e.args[0]), bounds(e.args[1]))
     if e.op == "select":
@@ -249,15 +249,18 @@ def _divide_exactly(x: Expr, y: Expr) -> Expr | None:
         else:
             rest[atom] = k
     lo, hi = bounds(from_terms(rest))
-    if quotient and lo >= 0 and (hi < bounds(y)[0] or (hi < bounds(y)[1] and _below(rest, y))):
+    ylo = bounds(y)[0]
+    if quotient and ylo > 0 and lo >= 0 and (hi < ylo or _below(rest, y)):
         return from_terms(quotient)
     return None
 
 
 def _below(rest: Terms, y: Expr) -> bool:
     """Whether the rest is one loop variable whose extent is y."""
+    if len(rest) != 1:
+        return False
     atom, k = next(iter(rest.items()))
-    return len(rest) == 1 and k == 1 and atom.op == "var" and atom.arg[1] is y
+    return k == 1 and atom.op == "var" and atom.arg[1] is y
 
 
 def _factors(atom: Expr) -> list[Expr]:
@@ -299,7 +302,7 @@ def _mod(x: Expr, y: Expr) -> Expr:
         return _add(remainder, const(lo // c * c, "index"), -1)
     if remainder.op == "mod" and remainder.args[1].op == "const" and remainder.args[1].arg % c == 0:
         return _mod(remainder.args[0], y)
-    if remainder.op == "floordiv" and remainder.args[1].op == "const":
+    if remainder.op == "floordiv" and remainder.args[1].op == "const" and remainder.args[1].arg > 0:
         d = remainder.args[1].arg
         narrowed = _mod(remainder.args[0], const(c * d, "index"))
         if narrowed is not remainder.args[0]:
