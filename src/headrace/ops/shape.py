@@ -103,16 +103,17 @@ def lower_reshape(b: Builder, node: Node) -> Tensor:
 
 @lower("Identity")
 def identity(b: Builder, node: Node) -> Tensor:
-    x = node.input(0)
-    return b.compute(x.shape, lambda *i: x[i])
+    return node.input(0)
 
 
 @lower("Dropout")
 def dropout(b: Builder, node: Node) -> list[Tensor | None]:
     """Inference: the data, and a mask that keeps everything."""
     x = node.input(0)
-    if node.has(2) and bool(node.const(2, "training_mode").any()) and not (
-        node.has(1) and float(node.const(1, "ratio").reshape(-1)[0]) == 0.0
+    if (
+        node.has(2)
+        and bool(node.const(2, "training_mode").any())
+        and not (node.has(1) and float(node.const(1, "ratio").reshape(-1)[0]) == 0.0)
     ):
         raise node.refuse("it is in training mode", "export the model for inference")
     data = b.compute(x.shape, lambda *i: x[i]) if node.wants(0) else None
