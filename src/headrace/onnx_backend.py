@@ -22,7 +22,7 @@ from onnx.backend.base import Backend, BackendRep
 from headrace.errors import UnsupportedOperator
 from headrace.frontends.onnx import load
 from headrace.graph.model import Model
-from headrace.graph.prepare import prepare as prepare_graph
+from headrace.passes.prepare import prepare as prepare_graph
 from headrace.ops.lowering import lower
 from headrace.ops.registry import native
 from headrace.program import interp

@@ -10,7 +10,7 @@ from headrace.codegen.header import errors, header
 from headrace.codegen.kernels import Kernel, KernelWriter, ScheduleFn, is_empty, total_macs
 from headrace.errors import UnsupportedOperator
 from headrace.program.dtypes import numpy_dtype
-from headrace.program.ir import Buffer, Module
+from headrace.program.ir import Buffer, Define, Module, Statement
 from headrace.program.plan import Plan, plan
 from headrace.schedule.heuristic import Heuristic
 from headrace.targets.registry import Target
@@ -26,10 +26,8 @@ def generate(module: Module, name: str, target: Target, schedule: ScheduleFn | N
     """
     memory = plan(module, ALIGN)
     isa = target.isa
-    writer = KernelWriter(
-        name, isa.target_attribute, isa.lanes, schedule or Heuristic(isa).schedule, _same_memory(memory)
-    )
-    kernels = [writer.kernel(s) for s in module.body if not is_empty(s)]
+    writer = KernelWriter(name, isa.target_attribute, isa.lanes, schedule or Heuristic(isa).schedule, memory)
+    kernels = [writer.kernel(s) for s in module.body if not _idle(s, memory)]
     layout = _layout(module, name, memory)
     body = "\n".join(writer.texts)
     driver = "\n\n".join(
@@ -38,7 +36,7 @@ def generate(module: Module, name: str, target: Target, schedule: ScheduleFn | N
     )
     code = body + driver
     source = "\n".join([f'#include "{name}.h"', "#include <string.h>", "", vmath.support(isa, _index_helpers(code) + code),
-                        _index_helpers(code), body, driver, ""])  # fmt: skip
+                        writer.typedefs() + _index_helpers(code), body, driver, ""])  # fmt: skip
     weights = layout.weights
     return Generated(
         name=name,
@@ -82,11 +80,9 @@ def _port(b: Buffer, field: str, symbols: set[str]) -> Port:
     return Port(b.name, numpy_dtype(b.dtype).name, shape, field, 0, b.nbytes)
 
 
-def _same_memory(memory: Plan):  # type: ignore[no-untyped-def]
-    def same(a: Buffer, b: Buffer) -> bool:
-        return memory.alias.get(a, a) is memory.alias.get(b, b)
-
-    return same
+def _idle(s: Statement, memory: Plan) -> bool:
+    """Whether a statement has nothing to do: no points, or a copy of a buffer onto itself."""
+    return is_empty(s) or (isinstance(s, Define) and memory.moves_nothing(s))
 
 
 _HELPERS = {

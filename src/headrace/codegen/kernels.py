@@ -14,6 +14,7 @@ from headrace.codegen.scope import Names, Scope
 from headrace.program.dtypes import size_of
 from headrace.program.expr import Expr, Sym, extent_bound, walk
 from headrace.program.ir import Branch, Buffer, Define, Loop, Statement, expressions, loads, nested, writes
+from headrace.program.plan import Plan
 from headrace.schedule import steps as st
 
 ScheduleFn = Callable[[Define], st.Schedule]
@@ -49,13 +50,32 @@ class KernelWriter:
     attribute: str
     lanes: int
     schedule: ScheduleFn
-    same_memory: Callable[[Buffer, Buffer], bool]
+    plan: Plan
     packer: Packer = field(init=False)
     by_body: dict[str, str] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.packer = Packer(self.lanes)
+        own = {b.dtype for b in (*self.plan.scratch, *self.plan.state)}
+        self.punned = len(own) > 1
+
+    def ctype(self, b: Buffer) -> str:
+        """Element type of a parameter; one that may alias where memory serves several types in turn."""
+        plain = CTYPES[b.dtype]
+        return f"hr_any_{b.dtype}" if self.punned and b.space in ("scratch", "state") else plain
+
+    def typedefs(self) -> str:
+        """C text of the types that `ctype` names."""
+        if not self.punned:
+            return ""
+        names = sorted({b.dtype for b in (*self.plan.scratch, *self.plan.state)})
+        return "".join(f"typedef {CTYPES[d]} __attribute__((may_alias)) hr_any_{d};\n" for d in names)
+
+    def shared(self, a: Buffer, b: Buffer) -> bool:
+        """Whether two buffers share memory at any time."""
+        planned = ("scratch", "state")
+        return a.space in planned and b.space in planned and self.plan.overlap(a, b)
 
     def kernel(self, s: Statement) -> Kernel:
         """The function of one top-level statement."""
@@ -89,18 +109,24 @@ class _Body:
         return self.names.setdefault(b, f"b{len(self.names)}")
 
     def arguments(self, s: Statement) -> list[Argument]:
-        written = set(_all_writes(s))
+        written = set(writes(s)) | {d for d, _ in self._carried(s)}
         names = self.names
         out = []
         for b, name in names.items():
-            shared = any(o is not b and self.writer.same_memory(o, b) for o in names)
+            shared = any(o is not b and self.writer.shared(o, b) for o in names)
             qualifier = "" if b in written else "const "
             restrict = "" if shared else "restrict "
-            out.append(Argument(name, f"{qualifier}{CTYPES[b.dtype]} *{restrict}", b))
+            out.append(Argument(name, f"{qualifier}{self.writer.ctype(b)} *{restrict}", b))
         symbols = sorted({e.arg for root in _all_expressions(s) for e in walk(root) if e.op == "sym"} |
                          {e.arg for b in names for x in b.shape if isinstance(x, Expr) for e in walk(x) if e.op == "sym"},
                          key=lambda x: x.name)  # fmt: skip
         return out + [Argument(symbol_name(x), "const ptrdiff_t ", None, x) for x in symbols]
+
+    def _carried(self, s: Statement) -> Iterable[tuple[Buffer, Buffer]]:
+        if isinstance(s, Loop):
+            yield from self.writer.plan.carries[s.carry]
+        for x in nested(s):
+            yield from self._carried(x)
 
     # --- statements ------------------------------------------------------------------------------
 
@@ -113,6 +139,8 @@ class _Body:
             self._branch(s, scope)
 
     def _define(self, s: Define, scope: Scope) -> None:
+        if self.writer.plan.moves_nothing(s) or is_empty(s):
+            return
         schedule = self.writer.schedule(s)
         self.schedules.append(st.show(schedule))
         lanes = next((x.lanes for x in schedule if isinstance(x, st.Vectorize)), 1)
@@ -135,9 +163,8 @@ class _Body:
             inner.line(f"if (!({e.scalar(s.until, inner).text})) break;")
         for x in s.body:
             self.statement(x, inner)
-        for dst, src in s.carry:
-            if not self.writer.same_memory(dst, src):
-                inner.line(f"memcpy({self._buffer(dst)}, {self._buffer(src)}, {self._bytes(dst, inner)});")
+        for dst, src in self.writer.plan.carries[s.carry]:
+            inner.line(f"memcpy({self._buffer(dst)}, {self._buffer(src)}, {self._bytes(dst, inner)});")
         limit = e.extent(s.axis.extent, scope)
         scope.close(f"for (ptrdiff_t {name} = 0; {name} < {limit}; ++{name})", inner)
 
@@ -164,10 +191,6 @@ class _Body:
 def symbol_name(s: Sym) -> str:
     """C name of a run-time extent."""
     return "sym_" + "".join(c if c.isalnum() and c.isascii() else "_" for c in s.name)
-
-
-def _all_writes(s: Statement) -> Iterable[Buffer]:
-    return writes(s)
 
 
 def _all_expressions(s: Statement) -> Iterable[Expr]:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from headrace.program.expr import Expr, substitute, transform, walk
+from headrace.program.rewrite import replace_body
 from headrace.program.ir import Branch, Buffer, Define, Loop, Module, Statement, Store, reads, writes
 
 MAX_NODES = 400
@@ -25,13 +26,6 @@ def fuse(module: Module) -> Module:
     counts = _write_counts(module.body)
     body = _fuse_list(module.body, counts, fixed)
     return replace_body(module, body)
-
-
-def replace_body(module: Module, body: Sequence[Statement]) -> Module:
-    """The module with other statements."""
-    return Module(
-        module.name, module.inputs, module.outputs, list(body), module.states, module.symbols, module.notes
-    )
 
 
 def _write_counts(body: Sequence[Statement]) -> dict[Buffer, int]:

@@ -6,8 +6,15 @@ from collections.abc import Callable
 
 from headrace.program.fuse import fuse
 from headrace.program.ir import Module
+from headrace.program.pad import pad_guarded
+from headrace.program.split import split_axes, split_guards
 
-PASSES: tuple[Callable[[Module], Module], ...] = (fuse,)
+PASSES: tuple[Callable[[Module], Module], ...] = (
+    fuse,
+    pad_guarded,
+    split_guards,
+    split_axes,
+)
 
 
 def optimise(module: Module) -> Module:

@@ -14,7 +14,8 @@ f64xL of headrace.targets.simd, under the same rules (always inlined, target att
 than a register). sqrt, fma, floor, min, … are primitives (headrace.targets.simd); `emit` passes over them and
 `primitives` returns them, so ("sqrt", "f32x16") may stand in `needed` too. f16 and bf16 compute in f32.
 Every function is defined for every argument: ±0, ±inf, NaN, subnormal numbers; none reads or sets
-floating-point modes. With Isa.fma the same bits come out for every number of lanes, scalars included, and so without it.
+floating-point modes. Two instruction sets with the same Isa.fma give the same bits, for any number of lanes,
+scalars included (but for NaN payloads).
 FUNCTIONS lists all with the largest error measured.
 """
 

@@ -1,4 +1,7 @@
-"""Minimax coefficients, lowest power first, and digits of 2/π. Written by tools/fit_vmath.py; do not edit."""
+"""Minimax coefficients, lowest power first, and digits of 2/π.
+
+Written by tools/fit_vmath.py; do not edit.
+"""
 
 COEFFICIENTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("EXPM1", "f32"): (
