@@ -46,7 +46,12 @@ def node_model(
         [numpy_helper.from_array(a, f"x{i}") for i, a in given if i in constants],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-    return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    for value in model.graph.output:
+        if not value.type.tensor_type.HasField("shape"):  # inference gives up: the rank of the first input
+            for d in range(given[0][1].ndim):
+                value.type.tensor_type.shape.dim.add().dim_param = f"{value.name}_{d}"
+    return model
 
 
 def _info(name: str, a: Array) -> onnx.ValueInfoProto:

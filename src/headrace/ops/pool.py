@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace.ops.numeric import count, need_float, product, wide
 from headrace.ops.registry import Node, lower
-from headrace.ops.window import Window, explicit_pads, inside, spatial_attribute, window
+from headrace.ops.window import Window, auto_pad, explicit_pads, inside, spatial_attribute, window
 from headrace.program.build import Builder, Tensor
 from headrace.program.expr import (
     Expr,
@@ -28,7 +28,15 @@ from headrace.program.expr import (
 
 
 def _window(node: Node, x: Tensor) -> Window:
-    return window(node, x.shape[2:], spatial_attribute(node, "kernel_shape", x.rank - 2))
+    win = window(node, x.shape[2:], spatial_attribute(node, "kernel_shape", x.rank - 2))
+    if auto_pad(node).startswith("SAME") and any(
+        (k - 1) * d + 1 < s for k, d, s in zip(win.kernel, win.dilations, win.strides, strict=True)
+    ):
+        raise node.refuse(
+            f"auto_pad places a window {win.kernel} narrower than its stride {win.strides} in no agreed way",
+            "give pads instead of auto_pad",
+        )
+    return win
 
 
 def _shape(node: Node, n: int = 0) -> tuple[Extent, ...]:

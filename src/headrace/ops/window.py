@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from headrace.ops.registry import Node
 from headrace.program.expr import Expr, Extent, all_of, index
+from headrace.program.index import ONE, terms
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,21 @@ def same_padding(node: Node, extent: Extent, reach: int, stride: int) -> int:
     """Padding on both sides together with which ⌈extent/stride⌉ windows of `reach` elements fit."""
     if isinstance(extent, int):
         return max((-(-extent // stride) - 1) * stride + reach - extent, 0)
-    rest = extent % stride
-    if rest.op != "const":
+    rest = _rest(extent, stride)
+    if rest is None:
         raise node.refuse(
             f"auto_pad depends on the extent {extent!r}, which is known only at run time",
             f"fix it with shapes=, or bound it as a multiple of {stride}",
         )
-    return max(reach - (int(rest.arg) or stride), 0)
+    return max(reach - (rest or stride), 0)
+
+
+def _rest(extent: Expr, stride: int) -> int | None:
+    """extent % stride when the divisors of its symbols tell."""
+    rest = 0
+    for atom, k in terms(extent).items():
+        if atom is ONE:
+            rest += k
+        elif k * (atom.arg.divisor if atom.op == "sym" else 1) % stride:
+            return None
+    return rest % stride
