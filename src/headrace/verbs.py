@@ -125,7 +125,7 @@ def generate(
     )
     module = lower(prepared, name, state)
     module.notes += prepared.decisions
-    return generate_c(optimise(module), name, target)
+    return generate_c(optimise(module, target.isa.lanes), name, target)
 
 
 def open(path: PathLike) -> Program:

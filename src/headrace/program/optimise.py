@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from headrace.program.forward import forward_copies
 from headrace.program.fuse import fuse
 from headrace.program.ir import Module
+from headrace.program.layout import choose_layout
+from headrace.program.merge import merge_axes
 from headrace.program.pad import pad_guarded
 from headrace.program.split import split_axes, split_guards
 
-PASSES: tuple[Callable[[Module], Module], ...] = (
-    fuse,
-    pad_guarded,
-    split_guards,
-    split_axes,
-)
 
-
-def optimise(module: Module) -> Module:
-    """Run all passes."""
-    for run in PASSES:
-        module = run(module)
-    return module
+def optimise(module: Module, lanes: int = 16) -> Module:
+    """Run all passes. lanes: f32 elements of a vector of the target."""
+    module = fuse(module)
+    module = split_axes(module)
+    module = pad_guarded(module)
+    module = split_guards(module)
+    module = forward_copies(module)
+    module = choose_layout(module, lanes)
+    return merge_axes(module)

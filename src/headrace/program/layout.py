@@ -1,0 +1,95 @@
+"""Order of dimensions in memory: scratch buffers lie so that the vectors of their producer are contiguous.
+
+A contraction with constants is vectorised along the axis that the constants have and the data does not
+(the output channels); that dimension moves innermost. Readers without constants follow what they read.
+Declared inputs, outputs and states keep their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace.program.expr import Expr, walk
+from headrace.program.index import free_vars
+from headrace.program.ir import Buffer, Define, Loop, Module, Statement, nested
+from headrace.program.rewrite import move_buffer, replace_body
+
+
+def choose_layout(module: Module, lanes: int) -> Module:
+    """Permute scratch buffers. lanes: f32 elements of a vector."""
+    wanted: dict[Buffer, int] = {}
+    pinned = {b for s in module.body for b in _carried(s)}
+    _visit(module.body, wanted, lanes)
+    body: Sequence[Statement] = module.body
+    for buffer, d in wanted.items():
+        if buffer.space != "scratch" or buffer in pinned or d == len(buffer.shape) - 1:
+            continue
+        order = (*(k for k in range(len(buffer.shape)) if k != d), d)
+        new = Buffer(buffer.name, buffer.dtype, tuple(buffer.shape[k] for k in order))
+        if any(p.update is buffer for p in module.states):
+            continue
+
+        def place(i: tuple[Expr, ...], order: tuple[int, ...] = order) -> tuple[Expr, ...]:
+            return tuple(i[k] for k in order)
+
+        body = move_buffer(body, buffer, new, place)
+    return replace_body(module, body)
+
+
+def _carried(s: Statement) -> set[Buffer]:
+    own = {b for pair in s.carry for b in pair} if isinstance(s, Loop) else set()
+    return own.union(*(_carried(x) for x in nested(s)))
+
+
+def _visit(body: Sequence[Statement], wanted: dict[Buffer, int], lanes: int) -> None:
+    for s in body:
+        if not isinstance(s, Define):
+            _visit(nested(s), wanted, lanes)
+            continue
+        v = _column(s, lanes)
+        for st in s.stores:
+            if st.buffer in wanted:
+                continue
+            if v is None:
+                d = _inherited(st.index, st.value, wanted)
+            else:
+                d = _dimension(st.index, v)
+            if d is not None:
+                wanted[st.buffer] = d
+
+
+def _column(s: Define, lanes: int) -> Expr | None:
+    """The axis that constants inside reductions have, and, if possible, the data has not."""
+    only: dict[Expr, int] = {}
+    shared: dict[Expr, int] = {}
+    axes = {a.var: a for a in s.axes}
+    for st in s.stores:
+        for r in walk(st.value):
+            if r.op != "reduce":
+                continue
+            loads = [x for x in walk(r.args[0]) if x.op == "load"]
+            constant = {v for x in loads if x.arg.space == "const" for v in free_vars(x)}
+            data = {v for x in loads if x.arg.space != "const" for v in free_vars(x)}
+            for v in constant & set(axes):
+                (shared if v in data else only)[v] = axes[v].bound
+    for found in (only, shared):
+        wide = {v: n for v, n in found.items() if n >= lanes // 2}
+        if wide:
+            return max(wide, key=lambda v: wide[v])
+    return None
+
+
+def _dimension(idx: tuple[Expr, ...], v: Expr) -> int | None:
+    found = [d for d, i in enumerate(idx) if v in free_vars(i)]
+    return found[0] if len(found) == 1 else None
+
+
+def _inherited(idx: tuple[Expr, ...], value: Expr, wanted: dict[Buffer, int]) -> int | None:
+    for e in walk(value):
+        if e.op == "load" and e.arg in wanted:
+            inner = e.args[wanted[e.arg]]
+            for v in free_vars(inner):
+                d = _dimension(idx, v)
+                if d is not None:
+                    return d
+    return None
