@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from headrace.errors import UnsupportedOperator
+from headrace.program import interp
 from headrace.program.expr import walk
 from headrace.program.ir import Define, expressions
 from tests.ops.one_node import check, lowered, node_model, run_here, same
@@ -158,6 +159,28 @@ def test_conv_of_halves_is_summed_in_single_precision() -> None:
     (y,) = run_here(node_model("Conv", [x, w], [TensorProto.FLOAT16]), {"x0": x, "x1": w})
     assert y.dtype == np.float16
     np.testing.assert_array_equal(y, np.full((1, 1, 3), np.float16(x.astype(np.float32)[0, :, 0].sum())))
+
+
+@pytest.mark.parametrize(("op", "attrs"), [
+    ("Conv", {"strides": [2], "pads": [2, 1]}), ("Conv", {"auto_pad": "SAME_LOWER"}),
+    ("ConvTranspose", {"strides": [2], "pads": [1, 1]}), ("ConvTranspose", {"strides": [3]}),
+])  # fmt: skip
+def test_length_at_run_time(rng: np.random.Generator, op: str, attrs: dict[str, Any]) -> None:
+    w = rng.normal(size=(2, 2, 4)).astype(np.float32)
+    x = rng.normal(size=(1, 2, 7)).astype(np.float32)
+    model = node_model(op, [x, w], [TensorProto.FLOAT], constants=(1,), **attrs)
+    (fixed,) = run_here(model, {"x0": x})
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[2].dim_param = "T" if value.name == "x0" else "U"
+    module = lowered(model, shapes={"x0": (1, 2, "T")}, bounds={"T": 9})
+    np.testing.assert_allclose(interp.run(module, {"x0": x})["y0"], fixed, rtol=1e-6)
+
+
+def test_depthwise_weights_are_indexed_by_the_output_channel() -> None:
+    x, w = np.ones((1, 4, 5), np.float32), np.ones((4, 1, 3), np.float32)
+    module = lowered(node_model("Conv", [x, w], [TensorProto.FLOAT], group=4))
+    nodes = [e for s in module.body if isinstance(s, Define) for r in expressions(s) for e in walk(r)]
+    assert not any(e.op in ("mod", "floordiv", "select") for e in nodes)
 
 
 @pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])

@@ -85,7 +85,7 @@ def test_einsum(rng: np.random.Generator, equation: str, shapes: list[tuple[int,
 
 @pytest.mark.parametrize("equation", ["ij->ik", "ij->ii", "ijk->i", "i->i", "...j->j", "i1->i", "ij,j->i"])
 def test_wrong_equations_say_so(equation: str) -> None:
-    with pytest.raises(ValueError, match="of '"):
+    with pytest.raises(ValueError, match=r"'.*'"):
         parse(equation, [2])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from headrace.ops.numeric import along, multiplier, requantise, wide
+from headrace.ops.numeric import along, multiplier, nonzero, requantise, wide
 from headrace.ops.registry import Node, lower
 from headrace.ops.window import inside, window
 from headrace.program.build import Builder, Tensor
@@ -78,8 +78,7 @@ def _shifted(t: Tensor, zero: Callable[[Expr], Expr] | None) -> Element:
     return lambda i: cast(t[i], "i32") - cast(zero(i[0]), "i32")
 
 
-def _one(node: Node, i: int, what: str) -> Callable[[Expr], Expr] | None:
-    t = node.optional(i)
+def _one(node: Node, t: Tensor | None, what: str) -> Callable[[Expr], Expr] | None:
     if t is not None and t.rank and t.shape != (1,):
         raise node.refuse(f"its {what} has shape {t.shape}", "only one value per tensor is defined")
     return along(t, node, what)
@@ -88,18 +87,18 @@ def _one(node: Node, i: int, what: str) -> Callable[[Expr], Expr] | None:
 @lower("ConvInteger")
 def conv_integer(b: Builder, node: Node) -> Tensor:
     x, w = node.input(0), node.input(1)
-    data = _shifted(x, _one(node, 2, "input's zero point"))
-    weight = _shifted(w, along(node.optional(3), node, "weights' zero point"))
+    data = _shifted(x, _one(node, nonzero(node.optional(2)), "input's zero point"))
+    weight = _shifted(w, along(nonzero(node.optional(3)), node, "weights' zero point"))
     return _convolution(b, node, x, w, _shape(node), data, weight, lambda total, m: total)
 
 
 @lower("QLinearConv")
 def qlinear_conv(b: Builder, node: Node) -> Tensor:
     x, w, bias = node.input(0), node.input(3), node.optional(8)
-    data = _shifted(x, _one(node, 2, "input's zero point"))
-    weight = _shifted(w, along(node.input(5), node, "weights' zero point"))
+    data = _shifted(x, _one(node, nonzero(node.optional(2)), "input's zero point"))
+    weight = _shifted(w, along(nonzero(node.input(5)), node, "weights' zero point"))
     scale = along(multiplier(b, node, node.input(1), node.input(4), node.input(6)), node, "scale")
-    zero = _one(node, 7, "output's zero point")
+    zero = _one(node, node.optional(7), "output's zero point")
     if scale is None or zero is None:
         raise node.refuse("input 7 is missing", "give the output's zero point")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from headrace.ops.numeric import broadcast, multiplier, requantise, wide
+from headrace.ops.numeric import broadcast, multiplier, nonzero, requantise, wide
 from headrace.ops.registry import Node, lower
 from headrace.program.build import Builder, Tensor
 from headrace.program.dtypes import is_float
@@ -79,6 +79,7 @@ def gemm(b: Builder, node: Node) -> Tensor:
 
 def _shifted(t: Tensor, zero: Tensor | None, rows: bool) -> Element:
     """Elements of an operand as i32, less its zero point: one, one per row (left) or column (right)."""
+    zero = nonzero(zero)
     if zero is None:
         return lambda i: cast(t[i], "i32")
     if zero.rank == 1 and rows:

@@ -8,7 +8,7 @@ import numpy as np
 
 from headrace.ops.registry import Node
 from headrace.program.build import Builder, Tensor
-from headrace.program.dtypes import is_float, numpy_dtype
+from headrace.program.dtypes import is_float
 from headrace.program.expr import Expr, Extent, call, cast, const, index
 
 _WIDER = {"f16": "f32", "bf16": "f32", "i8": "i32", "i16": "i32", "u8": "u32", "u16": "u32"}
@@ -88,6 +88,6 @@ def along(t: Tensor | None, node: Node, what: str) -> Callable[[Expr], Expr] | N
     return (lambda i: t[0]) if t.shape[0] == 1 else (lambda i: t[i])
 
 
-def zeros(b: Builder, dtype: str) -> Tensor:
-    """A scalar zero point."""
-    return b.constant(np.zeros((), numpy_dtype(dtype)), "zero")
+def nonzero(t: Tensor | None) -> Tensor | None:
+    """A zero point; None where it is known to be 0."""
+    return None if t is None or (t.data is not None and not t.data.any()) else t
