@@ -73,14 +73,14 @@ def function(name: str, returns: str, params: str, body: str, attribute: str, wi
     formal, passed, copies = [], [], []
     for c, n in arguments:
         formal.append(f"const {c} *{n}_" if c in wide else f"{c}{' ' if c[-1] != '*' else ''}{n}")
-        passed.append(f"&{n}_" if c in wide else f"{n}_")
+        passed.append(f"&hr_{n}_" if c in wide else f"hr_{n}_")  # names that no argument contains
         copies += [f"{c} {n} = *{n}_;"] if c in wide else []
-    local = "".join(f"{c} {n}_ = ({n}); " for c, n in arguments)
-    call = f"{name}_({', '.join([*(['&out_'] if returns in wide else []), *passed])});"
+    local = "".join(f"{c} hr_{n}_ = ({n}); " for c, n in arguments)
+    call = f"{name}_({', '.join([*(['&hr_out_'] if returns in wide else []), *passed])});"
     if returns in wide:
         formal.insert(0, f"{returns} *out_")
         lines = [re.sub(r"\breturn (.*);", r"*out_ = \1;", line) for line in lines]
-        local, call, returns = f"{local}{returns} out_; ", f"{call} out_;", "void"
+        local, call, returns = f"{local}{returns} hr_out_; ", f"{call} hr_out_;", "void"
     text = [
         f"{attribute} {returns} {name}_({', '.join(formal)}) {{",
         *(f"    {x}" for x in copies + lines),

@@ -8,8 +8,8 @@
 Names are `hr_<op>_<type>`, conversions `hr_<op>_<to>_<from>`: hr_fma_f32x16, hr_fma_f32, hr_cvt_f32x16_i8x16.
 C types: scalars are `float`, `double`, `int8_t`, …; vectors are GNU vectors named like their suffix:
 `f32x16`, `i8x16`, `f64x16`. `simd.ctype("f32", 16)` is "f32x16", `simd.ctype("f32", 1)` is "float". Any power
-of two of lanes works, also wider or narrower than a register. `+ - * / & | ^ ~ == < …` and `v[i]` of GNU C work
-on vectors directly (but signed integers that can overflow: hr_add, hr_sub, hr_mul, which wrap).
+of two of lanes works, also wider or narrower than a register. `+ - * / & | ^ ~ == < …` and `v[i]` of GNU C
+work on vectors directly (but signed integers that can overflow: hr_add, hr_sub, hr_mul, which wrap).
 16-bit floats are bits in uint16_t, u16x16: f = hr_cvt_f32x16_bf16x16(hr_load_u16x16(p)).
 A mask is the signed integer type of the same width and lanes (i32x16 for f32x16, i8x16 for u8x16), all bits
 of a lane set or none; for scalars int32_t -1 or 0 (int64_t for f64, …). Masks of another width:
@@ -132,6 +132,13 @@ def ctype(elem: str, lanes: int) -> str:
     return VType(ELEMS[elem], lanes).c
 
 
+# g++ 12 warns about the undefined operands in its own AVX-512 header (gcc bug 105593)
+_GXX_QUIET = [
+    "#if defined(__cplusplus) && !defined(__clang__)",
+    '#pragma GCC diagnostic ignored "-Wuninitialized"',
+    '#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"',
+    "#endif",
+]
 _USED = re.compile(r"\bhr_[a-z]\w*(?=\()")
 _TYPES = re.compile(r"\b(?:[fiu](?:8|16|32|64))x[0-9]+\b")
 # operations that are better done on two halves than portably, when a type is wider than a register
@@ -173,12 +180,10 @@ def prelude(isa: Isa, needed: Iterable[str], types: Iterable[str] = ()) -> str:
 
 def head(isa: Isa) -> str:
     """Includes and the function attributes that every function of the prelude carries."""
-    includes = [
-        "#include <stddef.h>",
-        "#include <stdint.h>",
-        *([f"#include <{isa.header}>"] if isa.header else []),
-    ]
-    return "\n".join([*includes, f"#define HR_INLINE {inline(isa)}"])
+    lines = _GXX_QUIET if isa.name == "avx512" else []
+    lines = [*lines, "#include <stddef.h>", "#include <stdint.h>"]
+    lines += [f"#include <{isa.header}>"] if isa.header else []
+    return "\n".join([*lines, f"#define HR_INLINE {inline(isa)}"])
 
 
 def inline(isa: Isa) -> str:
@@ -233,7 +238,8 @@ def _body(isa: Isa, op: str, t: VType, s: VType | None) -> str | None:
         return _on_halves(op)
     half_float = s is not None and {t.elem.name, s.elem.name} == {"f16", "f32"}
     if op == "cvt" and s is not None and half_float and t.lanes > isa.lanes:
-        return None if t.lanes != s.lanes else f"return cat$({_half_call(op, t, s)});"
+        held = "$X" if t.elem.kind == "h" else "$"
+        return None if t.lanes != s.lanes else f"return cat{held}({_half_call(op, t, s)});"
     return vector_generic.body(op, t, s)
 
 
@@ -248,4 +254,5 @@ def _on_halves(op: str) -> str:
 
 def _half_call(op: str, t: VType, s: VType) -> str:
     to, source = t.with_lanes(t.lanes // 2).name, s.with_lanes(t.lanes // 2).name
-    return ", ".join(f"hr_{op}_{to}_{source}({half}$S(a))" for half in ("lo", "hi"))
+    held = "X" if s.elem.kind == "h" else "S"
+    return ", ".join(f"hr_{op}_{to}_{source}({half}${held}(a))" for half in ("lo", "hi"))

@@ -32,8 +32,10 @@ h = select_lt$(splat$(0.0), x, select_lt$(x, splat$($INF), h, x), splat$(-$INF))
 y = min_fast$(splat$($POW_MAX), max_fast$(splat$(-$POW_MAX), y));
 $T w = y * h, wl = mul_rest$(y, h, w) + y * l;
 wl = select_lt$(abs$(w), splat$(1100.0), wl, splat$(0.0));
-w = min_fast$(splat$($EXP2_MAX), max_fast$(splat$($EXP2_MIN), w));
-$T n = (w + $MAGIC) - $MAGIC, r = ((w - n) + wl) * $LN2;
+$T v = w + wl;
+wl = (w - v) + wl;
+v = min_fast$(splat$($EXP2_MAX), max_fast$(splat$($EXP2_MIN), v));
+$T n = (v + $MAGIC) - $MAGIC, r = ((v - n) + select_lt$(abs$(w), splat$(1100.0), wl, splat$(0.0))) * $LN2;
 poly q = EXPM1(r)
 return ldexp$(fma$(q, r * r, r) + 1.0, n);"""
 
