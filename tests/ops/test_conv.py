@@ -181,6 +181,7 @@ def test_depthwise_weights_are_indexed_by_the_output_channel() -> None:
     module = lowered(node_model("Conv", [x, w], [TensorProto.FLOAT], group=4))
     nodes = [e for s in module.body if isinstance(s, Define) for r in expressions(s) for e in walk(r)]
     assert not any(e.op in ("mod", "floordiv", "select") for e in nodes)
+    assert [len(e.arg[1]) for e in nodes if e.op == "reduce"] == [1]
 
 
 @pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])

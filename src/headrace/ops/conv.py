@@ -8,7 +8,7 @@ from headrace.ops.numeric import along, multiplier, nonzero, requantise, wide
 from headrace.ops.registry import Node, lower
 from headrace.ops.window import inside, window
 from headrace.program.build import Builder, Tensor
-from headrace.program.expr import Expr, Extent, cast, select
+from headrace.program.expr import Expr, Extent, cast, index, select
 
 Element = Callable[[tuple[Expr, ...]], Expr]
 
@@ -52,6 +52,8 @@ def _convolution(
             at = win.positions(o, k)
             return select(inside(at, spatial), data((n, first + c, *at)), 0) * weight((m, c, *k))
 
+        if within == 1:
+            return finish(b.sum(kernel, lambda *k: tap(index(0), *k)), m)
         return finish(b.sum((within, *kernel), tap), m)
 
     return b.compute(shape, element)

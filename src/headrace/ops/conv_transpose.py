@@ -91,7 +91,10 @@ def conv_transpose(b: Builder, node: Node) -> Tensor:
             product = wide(x[(n, first + c, *at)]) * wide(w[(first + c, m % per_group, *k)])
             return select(exists & inside(at, spatial), product, 0)
 
-        total = b.sum((within, *_taps(win)), term)
+        if within == 1:
+            total = b.sum(_taps(win), lambda *j: term(index(0), *j))
+        else:
+            total = b.sum((within, *_taps(win)), term)
         return cast(total if bias is None else total + wide(bias[m]), x.dtype)
 
     return _by_phase(b, x.dtype, shape, win.strides, value)
