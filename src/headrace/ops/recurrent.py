@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from headrace.ops.activation import activations
+from headrace.ops.recurrent_activation import activations
 from headrace.ops.reduce import accumulator
 from headrace.ops.registry import Node, lower
 from headrace.ops.shape import out_shape

@@ -43,14 +43,18 @@ class Options:
     exclude_outside: bool
 
 
-def coordinates(kind: str, n: int, out: int, scale: float, roi: tuple[float, float]) -> Array:
-    """(out,): where each output element lies on the input axis of length n."""
+def coordinates(kind: str, n: int, out: int, scale: Fraction, roi: tuple[float, float]) -> Array:
+    """(out,): where each output element lies on the input axis of length n.
+
+    Quotients of whole numbers are rounded once, so that nearest modes see whole and half places exactly.
+    """
     i = np.arange(out, dtype=np.float64)
-    width = scale * n  # a fraction where the scale was given
+    over, under = float(scale.numerator), float(scale.denominator)
+    width = float(scale * n)  # not whole where the scale was given
     if kind == "align_corners":
         return i * 0.0 if width == 1 or out == 1 else i * (n - 1) / (width - 1)
     if kind == "asymmetric":
-        return i / scale
+        return i * under / over
     if kind == "tf_crop_and_resize":
         start, end = roi
         if out == 1:
@@ -58,9 +62,9 @@ def coordinates(kind: str, n: int, out: int, scale: float, roi: tuple[float, flo
         return start * (n - 1) + i * (end - start) * (n - 1) / (out - 1)
     if kind == "pytorch_half_pixel" and out == 1:
         return i * 0.0
-    half = (i + 0.5) / scale - 0.5
+    half = (i + 0.5) * under / over - 0.5
     if kind == "half_pixel_symmetric":
-        return n / 2 * (1 - out / width) + half
+        return half + (n - out * under / over) / 2
     return half
 
 
@@ -129,15 +133,15 @@ def _options(node: Node) -> Options:
     return options
 
 
-def _scales(node: Node, x: Tensor, axes: Sequence[int]) -> list[float] | None:
+def _scales(node: Node, x: Tensor, axes: Sequence[int]) -> list[Fraction] | None:
     """Factor of each of `axes`; None where it is the ratio of the shapes."""
     if node.has(2) and node.input(2).shape != (0,):
-        return [float(s) for s in node.const(2, "scales")]
+        return [Fraction(float(s)) for s in node.const(2, "scales")]
     policy = node.attr("keep_aspect_ratio_policy", "stretch")
     if policy == "stretch":
         return None
     sizes = node.const(3, "sizes")
-    ratios = [int(s) / node.static(x)[a] for s, a in zip(sizes, axes, strict=True)]
+    ratios = [Fraction(int(s), node.static(x)[a]) for s, a in zip(sizes, axes, strict=True)]
     return [min(ratios) if policy == "not_larger" else max(ratios)] * len(axes)
 
 
@@ -153,16 +157,16 @@ def resize(b: Builder, node: Node) -> Tensor:
         n, out = x.shape[a], shape[a]
         whole = not crop or (roi[k], roi[k + len(axes)]) == (0.0, 1.0)
         if n is out or n == out:
-            if whole and (scales is None or scales[k] == 1.0):
+            if whole and (scales is None or scales[k] == 1):
                 continue
         if not isinstance(n, int) or not isinstance(out, int):
             work.append((a, _formula(node, options, None if scales is None else scales[k])))
             continue
         if n == 0 or out == 0:
             raise node.refuse("it resizes an empty axis", "correct the model")
-        scale = out / n if scales is None else scales[k]
+        scale = Fraction(out, n) if scales is None else scales[k]
         where = coordinates(options.coordinates, n, out, scale, (float(roi[k]), float(roi[k + len(axes)])))
-        places, weights = taps(options, where, n, scale)
+        places, weights = taps(options, where, n, float(scale))
         inside = (where >= 0) & (where <= n - 1) if crop else None
         work.append(Axis(a, places, weights, inside))
     if options.mode == "nearest":
@@ -170,11 +174,12 @@ def resize(b: Builder, node: Node) -> Tensor:
     return _blend(b, node, x, [w for w in work if isinstance(w, Axis)])
 
 
-def _formula(node: Node, options: Options, scale: float | None) -> Fraction:
+def _formula(node: Node, options: Options, scale: Fraction | None) -> Fraction:
     """The factor f for which output element o of a nearest Resize is input element ⌊o·f⌋ at any length."""
     local = options.coordinates in ("asymmetric", "half_pixel")
-    if scale is not None and float(scale).is_integer() and options.mode == "nearest" and local:
-        where = coordinates(options.coordinates, _SAMPLE, _SAMPLE * int(scale), scale, (0.0, 1.0))
+    if scale is not None and scale.denominator == 1 and options.mode == "nearest" and local:
+        out = _SAMPLE * int(scale)
+        where = coordinates(options.coordinates, _SAMPLE, out, scale, (0.0, 1.0))
         found = _ratio(nearest_places(where, options.nearest), _SAMPLE)
         if found is not None:
             return found
