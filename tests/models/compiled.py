@@ -14,8 +14,9 @@ SUBJECTS = subjects()
 
 
 def case(subject: Subject) -> Any:
-    """A parameter for pytest, marked as its model demands."""
-    marks = [pytest.mark.models] if subject.trained else []
+    """A parameter for pytest, marked as its model demands; one worker has all tests of a model."""
+    marks = [pytest.mark.xdist_group(subject.name)]
+    marks += [pytest.mark.models] if subject.trained else []
     marks += [pytest.mark.slow] if subject.is_heavy else []
     return pytest.param(subject.name, marks=marks)
 
