@@ -38,7 +38,7 @@ def numpy_dtype(dtype: str) -> np.dtype:
 
 
 def short_name(dtype: object) -> str:
-    """"f32" for numpy.float32, "float32" or dtype("float32"); KeyError for types without one."""
+    """ "f32" for numpy.float32, "float32" or dtype("float32"); KeyError for types without one."""
     return _SHORT[np.dtype(dtype).name if not isinstance(dtype, str) else dtype]  # type: ignore[call-overload]
 
 
@@ -64,3 +64,8 @@ def int_range(dtype: str) -> tuple[int, int]:
     """Smallest and largest value of an integer type."""
     info = np.iinfo(_NUMPY[dtype])
     return int(info.min), int(info.max)
+
+
+def is_dtype(name: str) -> bool:
+    """Whether this is the short name of an element type ("index" too)."""
+    return name in _NUMPY

@@ -11,8 +11,13 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
+from headrace.program.dtypes import is_int
 from headrace.program.expr import Expr, Sym, const, make
+
+if TYPE_CHECKING:
+    from headrace.program.ir import Buffer
 
 _FAR = 1 << 62
 
@@ -38,6 +43,15 @@ def bounds(e: Expr) -> tuple[int, int]:
     if e.op == "select":
         (a, b), (c, d) = bounds(e.args[1]), bounds(e.args[2])
         return min(a, c), max(b, d)
+    if e.op == "load" and e.arg.data is not None and e.dtype != "bool" and is_int(e.dtype):
+        return _contents(e.arg)
+    if (
+        e.op == "cast"
+        and e.args[0].op == "load"
+        and e.args[0].arg.data is not None
+        and is_int(e.args[0].dtype)
+    ):
+        return bounds(e.args[0])
     if e.op == "cast" and e.args[0].dtype in ("u8", "u16", "i8", "i16", "bool"):
         source = e.args[0].dtype
         bits = 8 if source in ("u8", "i8") else 16
@@ -45,6 +59,14 @@ def bounds(e: Expr) -> tuple[int, int]:
             return 0, 1
         return (0, (1 << bits) - 1) if source[0] == "u" else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
     return -_FAR, _FAR
+
+
+@lru_cache(maxsize=1 << 12)
+def _contents(table: Buffer) -> tuple[int, int]:
+    """Smallest and largest element of an integer constant."""
+    if table.data is None or table.data.size == 0:
+        return -_FAR, _FAR
+    return int(table.data.min()), int(table.data.max())
 
 
 def _binary_bounds(op: str, x: tuple[int, int], y: tuple[int, int]) -> tuple[int, int]:
@@ -119,7 +141,9 @@ def _order(item: tuple[Expr, int]) -> tuple[int, int, str]:
 @lru_cache(maxsize=1 << 16)
 def sort_key(e: Expr) -> str:
     """A text that orders expressions the same way in every process."""
-    arg = getattr(e.arg, "name", None) or (e.arg[0] if e.op == "var" else str(e.arg) if e.op == "const" else "")
+    arg = getattr(e.arg, "name", None) or (
+        e.arg[0] if e.op == "var" else str(e.arg) if e.op == "const" else ""
+    )
     return f"{e.op}:{arg}({','.join(sort_key(a) for a in e.args)})"
 
 
