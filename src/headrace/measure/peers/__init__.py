@@ -43,7 +43,8 @@ def open_peer(name: str, case: Case) -> Contestant:
     except Error as error:
         raise PeerRefused(str(error)) from error
     except Exception as error:
-        text = " ".join(str(error).split()) or type(error).__name__
+        reason = str(error).partition("Stack backtrace")[0]
+        text = " ".join(reason.split()) or type(error).__name__
         raise PeerRefused(
             f"{name} {importlib.metadata.version(name)} refuses the model: {text[:300]}"
         ) from error
