@@ -19,6 +19,8 @@ from headrace.targets.simd import Isa
 LATENCY = 4  # cycles of a multiply-add
 PORTS = 2  # multiply-adds, or loads, per cycle
 MAX_ROWS = 16
+L1_PANEL = 24 << 10  # bytes of constants that stay in the first and second cache between rows of tiles
+L2_PANEL = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -203,15 +205,23 @@ class _Kernel:
         )
 
     def fits(self, n: int, count: int, vectors: int) -> bool:
-        live = n * count * self.sums + min(n * max(1, self.column), 4) + 1
-        return live <= vectors - 1
+        sums, columns = n * count * self.sums, n * max(1, self.column)
+        if n == count == 1:
+            return True
+        return sums + min(columns, 4) + 1 < vectors and sums + columns + count <= vectors + 3
 
-    def cycles(self, n: int, count: int) -> float:
-        """Cycles of one step of the reduction on a tile."""
+    def cycles(self, n: int, count: int, box: int) -> float:
+        """Cycles of one step of the reduction on a tile.
+
+        The constants of a tile are read again for every row of tiles: from L1 when they fit, else from L2
+        or beyond. Compilers keep the broadcast rows in registers too, which bounds what fits().
+        """
         sums = n * count * self.sums
-        loads = n * count * self.both + n * self.column + count * self.row + self.once
+        panel = 4 * 16 * n * self.column * box
+        price = 0.5 if panel <= L1_PANEL else 1.5 if panel <= L2_PANEL else 3.0
+        loads = (n * count * self.both + count * self.row + self.once) / PORTS + n * self.column * price
         ways = 1 if sums >= LATENCY * PORTS else min(4, -(-LATENCY * PORTS // sums))
-        return max(sums / PORTS, loads / PORTS, LATENCY / ways)
+        return max(sums / PORTS, loads, LATENCY / ways)
 
     @lru_cache(maxsize=4096)  # noqa: B019
     def total(self, n: int, count: int, vectors: int, rows: int, box: int) -> float:
@@ -220,7 +230,7 @@ class _Kernel:
         for cols, times in ((n, vectors // n), (vectors % n, 1)):
             for lines, repeats in ((count, rows // count), (rows % count, 1)):
                 if cols and lines and times and repeats:
-                    out += times * repeats * (self.cycles(cols, lines) * box + 6 + cols * lines * self.sums)
+                    out += times * repeats * (self.cycles(cols, lines, box) * box + 6 + cols * lines * self.sums)
         return out
 
 
