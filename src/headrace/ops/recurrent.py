@@ -14,6 +14,7 @@ from headrace.ops.reduce import accumulator
 from headrace.ops.registry import Node, lower
 from headrace.ops.shape import out_shape
 from headrace.program.build import Builder, Tensor
+from headrace.program.dtypes import numpy_dtype
 from headrace.program.expr import Expr, Extent, cast, const, index, maximum, minimum, select
 
 Clip = Callable[[Expr], Expr]
@@ -50,8 +51,8 @@ class Recurrence:
         return self.x.shape[0 if self.batch_first else 1]
 
     def projected(self, d: int, also: Sequence[int]) -> Tensor:
-        """(T, B, gates*H): W x + Wb of every step, plus Rb for the gates in `also`."""
-        rows = self.gates * self.hidden
+        """(T, B, gates*H): W x + Wb of every step, plus Rb for the gates in `also` (the first ones)."""
+        bias = self.offset(d, len(also) * self.hidden)
 
         def element(t: Expr, n: Expr, g: Expr) -> Expr:
             at = (n, t) if self.batch_first else (t, n)
@@ -59,15 +60,26 @@ class Recurrence:
                 (self.x.shape[2],),
                 lambda k: cast(self.x[(*at, k)], self.acc) * cast(self.w[d, g, k], self.acc),
             )
-            if self.bias is None:
-                return total
-            total = total + cast(self.bias[d, g], self.acc)
-            second = cast(self.bias[d, g + rows], self.acc)
-            if len(also) == self.gates:
-                return total + second
-            return total + select(g < len(also) * self.hidden, second, 0.0) if also else total
+            return total if bias is None else total + bias(g)
 
-        return self.b.compute((self.steps, self.batch, rows), element, "gates")
+        return self.b.compute((self.steps, self.batch, self.gates * self.hidden), element, "gates")
+
+    def offset(self, d: int, both: int) -> Callable[[Expr], Expr] | None:
+        """Bias of row g: Wb[g], plus Rb[g] for g < both."""
+        rows, given = self.gates * self.hidden, self.bias
+        if given is None:
+            return None
+        if given.data is not None:
+            total = given.data[d, :rows].astype(numpy_dtype(self.acc))
+            total[:both] += given.data[d, rows : rows + both]
+            known = self.b.constant(total, "bias")
+            return lambda g: known[g]
+
+        def computed(g: Expr) -> Expr:
+            first, second = cast(given[d, g], self.acc), cast(given[d, g + rows], self.acc)
+            return first + (second if both == rows else select(g < both, second, 0.0))
+
+        return computed
 
     def recurrent(self, d: int, gate: int, value: Callable[[Expr], Expr], h: Expr) -> Expr:
         """Σ_k value(k) R[d, gate*H + h, k]."""

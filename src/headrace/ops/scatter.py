@@ -61,12 +61,10 @@ def tensor_scatter(b: Builder, node: Node) -> Tensor:
     if mode not in ("linear", "circular"):
         raise node.refuse(f"its mode is {mode!r}", "use linear or circular")
     extent = past.shape[axis]
-    out = b.copy(past, "cache")
 
     def where(*i: Expr) -> tuple[Scalar, ...]:
         at = i[axis] if start is None else index(start[i[0]]) + i[axis]
         at = at % index(extent) if mode == "circular" else check(at, extent)
         return (*i[:axis], at, *i[axis + 1 :])
 
-    b.assign(out, where, update)
-    return out
+    return b.scatter(past, update.shape, where, lambda *i: update[i])

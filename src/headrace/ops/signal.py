@@ -21,9 +21,8 @@ def dft_matrix(samples: int, bins: int, n: int, parts: int, inverse: bool = Fals
 
     n: length of the transform, samples ≤ n of it are given; inverse: with the factor 1/n.
     """
-    turns = np.outer(np.arange(samples), np.arange(bins)) % n
-    angle = 2 * np.pi * turns / n * (1 if inverse else -1)
-    wave = np.cos(angle), np.sin(angle)
+    turns = np.outer(np.arange(samples), np.arange(bins))
+    wave = circle(turns if inverse else -turns, n)
     out = np.empty((samples, parts, bins, 2))
     out[:, 0, :, 0], out[:, 0, :, 1] = wave
     if parts == 2:
@@ -33,10 +32,18 @@ def dft_matrix(samples: int, bins: int, n: int, parts: int, inverse: bool = Fals
 
 def half_inverse_matrix(bins: int, n: int) -> Array:
     """(bins, 2, n, 1): the real signal of length n from the first bins of its spectrum."""
-    turns = np.outer(np.arange(bins), np.arange(n)) % n
+    wave = circle(np.outer(np.arange(bins), np.arange(n)), n)
     twice = np.array([1.0 if k == 0 or 2 * k == n else 2.0 for k in range(bins)])[:, None] / n
+    return np.stack([wave[0] * twice, -wave[1] * twice], axis=1)[..., None]
+
+
+def circle(turns: Array, n: int) -> tuple[Array, Array]:
+    """Cosine and sine of 2π·turns/n; exact at quarter turns."""
+    turns = turns % n
+    quarter = 4 * turns % n == 0
     angle = 2 * np.pi * turns / n
-    return np.stack([np.cos(angle) * twice, -np.sin(angle) * twice], axis=1)[..., None]
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return np.where(quarter, np.round(cosine), cosine), np.where(quarter, np.round(sine), sine)
 
 
 @lower("DFT")
