@@ -121,7 +121,12 @@ def generate(
     from headrace.program.optimise import optimise
 
     prepared = prepare(
-        model, shapes=shapes, constants=constants, native=native, keep_inputs=list(state or {})
+        model,
+        shapes=shapes,
+        bounds=bounds,
+        constants=constants,
+        native=native,
+        keep_inputs=list(state or {}),
     )
     module = lower(prepared, name, state)
     module.notes += prepared.decisions
