@@ -29,14 +29,15 @@ def concat(b: Builder, node: Node) -> Tensor:
 
 def concatenated(b: Builder, parts: list[Tensor], axis: int, shape: tuple[Extent, ...]) -> Tensor:
     """`parts` one after the other along `axis`."""
-    if len(parts) == 1:
-        x = parts[0]
+    filled = [t for t in parts if all(e != 0 for e in t.shape)]
+    if not filled:
+        return b.compute(shape, lambda *i: zero(parts[0].dtype))
+    if len(filled) == 1:
+        x = filled[0]
         return b.compute(shape, lambda *i: x[i])
-    out = b.empty(parts[0].dtype, shape, "concat")
+    out = b.empty(filled[0].dtype, shape, "concat")
     offset = index(0)
-    for part in parts:
-        if part.shape[axis] == 0:
-            continue
+    for part in filled:
         b.assign(out, _shifted(axis, offset), part)
         offset = offset + index(part.shape[axis])
     return out

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from headrace.ops.elementwise import broadcast
 from headrace.ops.registry import Node, lower
@@ -177,18 +180,28 @@ def reverse_sequence(b: Builder, node: Node) -> Tensor:
     time = normal_axis(node, node.attr("time_axis", 0), x.rank)
     batch = normal_axis(node, node.attr("batch_axis", 1), x.rank)
     steps = x.shape[time]
-    known = lens.data
-    if known is not None and isinstance(steps, int) and ((known < 0) | (known > steps)).any():
-        raise node.refuse(f"sequence_lens {known.tolist()} exceed the {steps} steps", "correct the model")
+    places = None if lens.data is None else _reversed(b, node, lens.data, steps)
 
     def element(*i: Expr) -> Expr:
-        length, t = cast(lens[i[batch]], "index"), i[time]
-        source = select(t < length, length - 1 - t, t)
-        if known is None:
-            source = check(source, steps)
+        n, t = i[batch], i[time]
+        if places is not None:
+            source = index(places[n, t])
+        else:
+            length = index(lens[n])
+            source = check(select(t < length, length - 1 - t, t), steps)
         return x[tuple(source if d == time else v for d, v in enumerate(i))]
 
     return b.compute(x.shape, element)
+
+
+def _reversed(b: Builder, node: Node, lens: Any, steps: Extent) -> Tensor | None:
+    """(batch, steps): the step that each step reads; None when the number of steps is symbolic."""
+    if not isinstance(steps, int):
+        return None
+    if ((lens < 0) | (lens > steps)).any():
+        raise node.refuse(f"sequence_lens {lens.tolist()} exceed the {steps} steps", "correct the model")
+    t, length = np.arange(steps), lens.astype(np.int64)[:, None]
+    return b.constant(np.where(t < length, length - 1 - t, t), "places")
 
 
 @lower("DepthToSpace")
