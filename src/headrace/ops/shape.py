@@ -11,7 +11,7 @@ from headrace.ops.elementwise import broadcast
 from headrace.ops.registry import Node, lower
 from headrace.program.build import Builder, Shape, Tensor
 from headrace.program.dtypes import is_float
-from headrace.program.expr import Expr, Extent, Scalar, cast, check, const, index, select
+from headrace.program.expr import Expr, Extent, Scalar, check, const, index, select
 
 
 def zero(dtype: str) -> Expr:
