@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,25 @@ def node_cases() -> dict[str, Any]:
         return {case.name: case for case in load_model_tests(kind="node")}
 
 
+REFUSED = Path(__file__).with_name("refused.txt")
+
+
+@lru_cache(maxsize=1)
+def refused_cases() -> frozenset[str]:
+    """Names of the cases that are refused with a typed error."""
+    return frozenset(REFUSED.read_text("utf-8").split())
+
+
+def first_of_each_operator() -> frozenset[str]:
+    """One case for every operator, and one for its expansion into a function body."""
+    first: dict[tuple[str, bool], str] = {}
+    for name, case in node_cases().items():
+        operators = {node.op_type for node in case.model.graph.node}
+        operator = next(iter(operators)) if len(operators) == 1 else name.split("_")[1]
+        first.setdefault((operator, "_expanded" in name), name)
+    return frozenset(first.values())
+
+
 def _array(value: Any) -> Any:
     return onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
 
@@ -48,7 +68,9 @@ def run_case(case: Any, engine: str = "interpreter") -> Outcome:
             try:
                 with warnings.catch_warnings(), np.errstate(all="ignore"):
                     warnings.simplefilter("ignore")
-                    Runner.assert_similar_outputs([_array(x) for x in expected], outputs, case.rtol, case.atol)
+                    Runner.assert_similar_outputs(
+                        [_array(x) for x in expected], outputs, case.rtol, case.atol
+                    )
             except AssertionError as error:
                 return Outcome("wrong", " ".join(str(error).split())[:300])
     except UnsupportedOperator as error:

@@ -6,7 +6,7 @@ import argparse
 import re
 from collections import Counter
 
-from tests.conformance.cases import Outcome, node_cases, run_case
+from tests.conformance.cases import REFUSED, Outcome, node_cases, run_case
 
 
 def main() -> int:
@@ -15,6 +15,7 @@ def main() -> int:
     parser.add_argument("pattern", nargs="?", default="", help="regular expression on the names of cases")
     parser.add_argument("-v", "--verbose", action="store_true", help="also list the refusals")
     parser.add_argument("--engine", default="interpreter", choices=("interpreter", "native"))
+    parser.add_argument("--update", action="store_true", help="rewrite the list of refused cases")
     args = parser.parse_args()
     outcomes: dict[str, Outcome] = {}
     for name, case in node_cases().items():
@@ -24,6 +25,9 @@ def main() -> int:
                 print(f"{outcome.kind:8} {name}: {outcome.detail}", flush=True)
     counts = Counter(o.kind for o in outcomes.values())
     print(f"{len(outcomes)} cases: " + ", ".join(f"{n} {kind}" for kind, n in counts.most_common()))
+    if args.update and not args.pattern:
+        refused = [name for name, outcome in outcomes.items() if outcome.kind == "refused"]
+        REFUSED.write_text("\n".join(sorted(refused)) + "\n", "utf-8")
     return 1 if counts["wrong"] or counts["crash"] else 0
 
 
