@@ -253,7 +253,10 @@ def coefficients(fit: Fit, dtype: str) -> tuple[list[float], float]:
     return [float(c) for c in fixed], float(mp.log(worst, 2))
 
 
-HEADER = '''"""Minimax coefficients, lowest power first, and digits of 2/π. Written by tools/fit_vmath.py; do not edit."""
+HEADER = '''"""Minimax coefficients, lowest power first, and digits of 2/π.
+
+Written by tools/fit_vmath.py; do not edit.
+"""
 
 COEFFICIENTS: dict[tuple[str, str], tuple[str, ...]] = {
 '''

@@ -2,8 +2,8 @@
 
     python -m tools.vmath_errors
 
-Errors are in units in the last place (ULP) of the exact result. Needs a C library whose long double has 80 bits
-or more.
+Errors are in units in the last place (ULP) of the exact result. Needs a C library whose long double has 80
+bits or more.
 """
 
 from __future__ import annotations
@@ -225,11 +225,11 @@ def table(measured: dict[tuple[str, str], tuple[float, float]]) -> str:
 
 Written by `python -m tools.vmath_errors`; do not edit.
 
-Generated C computes these functions itself, without libm. The bound is what the tests enforce: the largest error,
-in units in the last place of the exact result, over special values, every power of two and random arguments of
-each type, also where the result is subnormal. Measured is the largest seen in this run among more than a million
-arguments, with fused multiply-add and without. Every function is defined for every argument; NaN and infinities
-come out as the C standard says.
+Generated C computes these functions itself, without libm. The bound is what the tests enforce: the largest
+error, in units in the last place of the exact result, over special values, every power of two and random
+arguments of each type, also where the result is subnormal. Measured is the largest seen in this run among
+more than a million arguments, with fused multiply-add and without. Every function is defined for every argument;
+NaN and infinities come out as the C standard says.
 
 | Function | Meaning | f32 bound | fma, without | f64 bound | fma, without |
 |---|---|---|---|---|---|

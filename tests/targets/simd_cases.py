@@ -68,7 +68,7 @@ def exists(op: str, to: Elem, source: Elem) -> bool:
 
 
 def kernel(name: str, op: Signature, t: VType, s: VType | None) -> str:
-    """void k_<name>(const void *a, const void *b, const void *c, void *r): the operation on arrays of N elements."""
+    """void k_<name>(const void *a, *b, *c, *d, void *r): the operation on arrays of N elements."""
     lanes = t.lanes
     loaded, declared = [], []
     for i, param in enumerate(op.params.split(", ")):
@@ -100,9 +100,21 @@ def memory_kernels(t: VType) -> str:
         f"void m_load_n_{n}(const {e} *a, {e} *r, int n) {{ hr_store_{n}(r, hr_load_n_{n}(a, n)); }}",
         f"void m_from_{n}(const {e} *a, {e} *r, int n) {{ hr_store_{n}(r, hr_load_strided_{n}(a, n)); }}",
         f"void m_to_{n}(const {e} *a, {e} *r, int n) {{ hr_store_strided_{n}(r, n, hr_load_{n}(a)); }}",
-        f"void m_gather_{n}(const {e} *a, {e} *r, const int32_t *n) {{ hr_store_{n}(r, hr_gather_{n}(a, n)); }}",
-        f"void m_iota_{n}(const {e} *a, {e} *r, int n) {{ (void)a; (void)n; hr_store_{n}(r, hr_iota_{n}()); }}",
+        f"void m_gather_{n}(const {e} *a, {e} *r, const int32_t *i) {{\n"
+        f"    hr_store_{n}(r, hr_gather_{n}(a, i)); }}",
+        f"void m_iota_{n}(const {e} *a, {e} *r, int n) {{ (void)a; (void)n;\n"
+        f"    hr_store_{n}(r, hr_iota_{n}()); }}",
     ]
+    x, y = f"hr_load_{n}(a)", f"hr_load_{n}(a + {lanes})"
+    mixed = f"hr_copysign_{n}(y, x)"
+    if t.elem.kind != "f":
+        mask = f"hr_splat_{n}(15)"
+        mixed = f"hr_or_{n}(hr_and_{n}(y, {mask}), hr_and_{n}(x, hr_not_{n}({mask})))"
+    texts.append(
+        f"void m_mix_{n}(const {e} *a, {e} *r, int n) {{\n"
+        f"    {t.c} x = {x}, y = {y};\n    {t.of('i').c} m = hr_gt_{n}(x, hr_splat_{n}(3));\n"
+        f"    (void)n;\n    hr_store_{n}(r, hr_select_{n}(m, {mixed}, x));\n}}"
+    )
     if lanes > 1:
         half = t.with_lanes(lanes // 2).name
         texts.append(
@@ -141,9 +153,12 @@ def inputs(elem: Elem, rng: np.random.Generator) -> Array:
     d = dtype(elem)
     if elem.kind == "f":
         info = np.finfo(d)
-        edges = [0.0, -0.0, 1, -1, 0.5, -0.5, 1.5, 2.5, -2.5, np.inf, -np.inf, np.nan, info.max, -info.max, info.tiny,
-                 info.smallest_subnormal, 127.5, 128, -128.5, 255.5, 32767.5, -32769, 65535.9, 65536, 2.0**31, -(2.0**31),
-                 2.0**31 - 128, 2.0**32, 2.0**63, -(2.0**63), 2.0**64, 8388607.5, 4503599627370495.5, 1e300]  # fmt: skip
+        edges = [
+            0.0, -0.0, 1, -1, 0.5, -0.5, 1.5, 2.5, -2.5, np.inf, -np.inf, np.nan, info.max, -info.max,
+            info.tiny, info.smallest_subnormal, 127.5, 128, -128.5, 255.5, 32767.5, -32769, 65535.9, 65536,
+            2.0**31, -(2.0**31), 2.0**31 - 128, 2.0**32, 2.0**63, -(2.0**63), 2.0**64, 8388607.5,
+            4503599627370495.5, 1e300,
+        ]  # fmt: skip
         values = np.concatenate([edges, rng.normal(0, 100, N // 2), np.exp(rng.uniform(-30, 30, N))])[:N]
         return rng.permutation(values.astype(d))
     info_i = np.iinfo(d)

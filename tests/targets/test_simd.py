@@ -18,7 +18,14 @@ from headrace.errors import ToolchainError
 from headrace.targets import simd
 from headrace.targets.host import host_triple
 from headrace.targets.primitives import SIGNATURES
-from headrace.targets.toolchain import CFLAGS, find_toolchain, find_toolchains, run_compiler
+from headrace.targets.toolchain import (
+    CFLAGS,
+    SANITIZE,
+    SANITIZERS,
+    find_toolchain,
+    find_toolchains,
+    run_compiler,
+)
 from headrace.targets.vector_types import ELEMS, VType, parse
 from tests.targets import simd_cases as cases
 from tools.vmath_errors import runnable
@@ -270,27 +277,46 @@ def test_loads_and_stores(
             same(out[: lanes + half], np.concatenate([a[half:lanes], a[:half], a[half:lanes]]), "halves")
 
 
-@pytest.mark.parametrize("isa", simd.ISAS.values(), ids=lambda isa: isa.name)
-def test_no_warnings_no_libm(isa: simd.Isa, tmp_path: Path) -> None:
-    """C11 and C++17, also with types wider than a register; at most memcpy and memset are left undefined."""
+def compilers(isa: simd.Isa) -> list[tuple[Any, str]]:
+    """Each compiler that can build for the instruction set, with the triple to ask for."""
     machine = "aarch64" if isa.header == "arm_neon.h" else "x86_64"
-    texts = [cases.source(isa, lanes) for lanes in (isa.lanes, 2 * isa.lanes)]
-    for toolchain in find_toolchains():
-        triple = f"{machine}-linux-musl" if toolchain.kind == "zig" else f"{machine}-linux-gnu"
-        if not toolchain.builds_for(triple):
-            continue
-        for text in texts:
-            (tmp_path / "x.c").write_text(text)
-            flags = (*toolchain.flags_for(triple), *CFLAGS[1:], "-O1", *WARNINGS)
-            assert run_compiler(toolchain, (*flags, "-std=c11", "-o", "x.o", "x.c"), tmp_path) == ""
-            assert (undefined_symbols((tmp_path / "x.o").read_bytes()) or frozenset()) <= {"memcpy", "memset"}
-            try:
-                run_compiler(toolchain, ("-x", "c++", "-E", "-o", "empty", "-"), tmp_path)
-                run_compiler(toolchain, ("-x", "c++", "-fsyntax-only", "empty"), tmp_path)
-            except ToolchainError:
-                continue  # a C compiler without its C++ half
+    triples = [(t, f"{machine}-linux-{'musl' if t.kind == 'zig' else 'gnu'}") for t in find_toolchains()]
+    return [(t, triple) for t, triple in triples if t.builds_for(triple)]
+
+
+def speaks_cxx(toolchain: Any, folder: Path) -> bool:
+    """Whether the compiler has its C++ half."""
+    (folder / "empty.c").write_text("")
+    try:
+        run_compiler(toolchain, ("-x", "c++", "-fsyntax-only", "empty.c"), folder)
+    except ToolchainError:
+        return False
+    return True
+
+
+WARNED = [(isa, t, triple, n) for isa in simd.ISAS.values() for n, (t, triple) in enumerate(compilers(isa))]
+
+
+@pytest.mark.parametrize(
+    ("isa", "toolchain", "triple"),
+    [
+        pytest.param(isa, t, triple, id=f"{isa.name}-{t.kind}", marks=[pytest.mark.slow] if n else [])
+        for isa, t, triple, n in WARNED
+    ],
+)
+def test_no_warnings_no_libm(isa: simd.Isa, toolchain: Any, triple: str, tmp_path: Path) -> None:
+    """C11 and C++17, also with types wider than a register; at most memcpy and memset are left undefined."""
+    flags = (*toolchain.flags_for(triple), *CFLAGS[1:], *WARNINGS)
+    cxx = speaks_cxx(toolchain, tmp_path)
+    for lanes, level in ((isa.lanes, "-O1"), (2 * isa.lanes, "-O0")):
+        (tmp_path / "x.c").write_text(cases.source(isa, lanes))
+        assert run_compiler(toolchain, (*flags, level, "-std=c11", "-o", "x.o", "x.c"), tmp_path) == ""
+        assert (undefined_symbols((tmp_path / "x.o").read_bytes()) or frozenset()) <= {"memcpy", "memset"}
+        if cxx and lanes == isa.lanes:
             assert (
-                run_compiler(toolchain, (*flags, "-x", "c++", "-std=c++17", "-o", "y.o", "x.c"), tmp_path)
+                run_compiler(
+                    toolchain, (*flags, "-O0", "-x", "c++", "-std=c++17", "-o", "y.o", "x.c"), tmp_path
+                )
                 == ""
             )
 
@@ -304,26 +330,22 @@ def test_sanitized(isa: simd.Isa, tmp_path: Path) -> None:
         pytest.skip("needs gcc or clang for the sanitizers")
     for lanes in (1, isa.lanes):
         text = cases.source(isa, lanes)
-        kernels = [k for k in re.findall(r"^void (k_\w+)\(const void .*\{$", text, re.M)]
+        kernels = list(re.findall(r"^void (k_\w+)\(const void .*\{$", text, re.M))
         ranged = re.compile(r"k_hr_cvt_[iu]\w+_f(32|64)(x\d+)?$|k_hr_ldexp")
         calls = "\n".join(f"    {k}(a, b, c, d, r);" for k in kernels if not ranged.match(k))
         main = (
-            "int main(void) {\n    static _Alignas(8) unsigned char a[4096], b[4096], c[4096], d[4096], r[4096];\n"
+            "int main(void) {\n"
+            "    static _Alignas(8) unsigned char a[4096], b[4096], c[4096], d[4096], r[4096];\n"
             "    uint32_t s = 1;\n    for (int i = 0; i < 4096; i++) {\n"
-            "        s = s * 1664525u + 1013904223u; a[i] = (unsigned char)(s >> 24); b[i] = (unsigned char)(s >> 16);\n"
-            "        c[i] = (unsigned char)(i % 5 ? 255 : s >> 20); d[i] = (unsigned char)(i % 3 ? 0 : s >> 12);\n    }\n"
+            "        s = s * 1664525u + 1013904223u;\n"
+            "        a[i] = (unsigned char)(s >> 24); b[i] = (unsigned char)(s >> 16);\n"
+            "        c[i] = (unsigned char)(i % 5 ? 255 : s >> 20);\n"
+            "        d[i] = (unsigned char)(i % 3 ? 0 : s >> 12);\n"
+            "    }\n"
             f"{calls}\n    return 0;\n}}\n"
         )
         (tmp_path / "s.c").write_text(text + main)
-        flags = (
-            "-std=c11",
-            "-O1",
-            "-g",
-            "-ffp-contract=off",
-            "-fsanitize=address,undefined",
-            "-fno-sanitize-recover=all",
-        )
-        run_compiler(kinds[-1], (*flags, "-o", "s", "s.c"), tmp_path)
+        run_compiler(kinds[-1], (*SANITIZE, *SANITIZERS, "-o", "s", "s.c"), tmp_path)
         done = subprocess.run([tmp_path / "s"], capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr[:2000]
 

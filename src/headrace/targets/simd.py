@@ -143,7 +143,7 @@ _USED = re.compile(r"\bhr_[a-z]\w*(?=\()")
 _TYPES = re.compile(r"\b(?:[fiu](?:8|16|32|64))x[0-9]+\b")
 # operations that are better done on two halves than portably, when a type is wider than a register
 _SPLIT = frozenset(
-    "fma fnma sqrt floor ceil trunc round min max min_fast max_fast ldexp select select_lt".split()
+    "fma fnma sqrt floor ceil trunc round min max min_fast max_fast copysign ldexp select select_lt".split()
 )
 
 
@@ -234,7 +234,7 @@ def _body(isa: Isa, op: str, t: VType, s: VType | None) -> str | None:
         text = vector_neon.body(op, t, s) if isa.name == "neon" else None
     if text is not None:
         return text
-    if op in _SPLIT and t.elem.kind == "f" and t.lanes > 1 and t.bytes > 4 * isa.lanes:
+    if ((op in _SPLIT and t.elem.kind == "f") or op == "select") and t.lanes > 1 and t.bytes > 4 * isa.lanes:
         return _on_halves(op)
     half_float = s is not None and {t.elem.name, s.elem.name} == {"f16", "f32"}
     if op == "cvt" and s is not None and half_float and t.lanes > isa.lanes:

@@ -7,6 +7,12 @@ from headrace.targets.vector_types import VType
 _PREFIX = {16: "_mm", 32: "_mm256", 64: "_mm512"}
 _ROUND = {"round": "0x08", "floor": "0x09", "ceil": "0x0a", "trunc": "0x0b"}
 
+# clang up to 22 exchanges operands when it merges a blend into vpternlog (LLVM issue 157929): results of bit
+# operations are kept apart from blends by an empty asm, which costs no instruction
+_BARRIER = '#ifdef __clang__\n__asm__("" : "+v"({}));\n#endif'
+_COPYSIGN = "$T r = cast$T$U((cast$U$T(a) & splat$U($MAX)) | (cast$U$T(b) & ~splat$U($MAX)));"
+_SELECT = "return ($T)((m & ($M)a) | (~m & ($M)b));"
+
 
 def body(name: str, op: str, t: VType, s: VType | None) -> str | None:
     """C statements of hr_<op>_<t>[_<s>] on the instruction set `name`; None: use the portable body."""
@@ -49,6 +55,8 @@ def _float(level: int, op: str, t: VType) -> str | None:
     if level == 2 and op == "select_lt":
         less = f"{p}_cmp_{x}_mask(({r})x, ({r})y, _CMP_LT_OQ)"
         return f"return ($T){p}_mask_blend_{x}({less}, ({r})b, ({r})a);"
+    if level == 2 and op == "copysign":
+        return f"{_COPYSIGN}\n{_BARRIER.format('r')}\nreturn r;"
     if level == 2 and op == "ldexp":
         return f"return ($T){p}_scalef_{x}(({r})a, ({r})n);"
     return None
@@ -83,6 +91,8 @@ def _halves(op: str, t: VType) -> str | None:
 def _int(level: int, op: str, t: VType) -> str | None:
     p, x, r = _names(t)
     bits = t.elem.bits
+    if op == "select" and level == 2:
+        return f"{_BARRIER.format('a')}\n{_BARRIER.format('b')}\n{_SELECT}"
     if op in ("min", "max", "min_fast", "max_fast") and level and (bits < 64 or level == 2):
         return f"return ($T){p}_{op[:3]}_{x}(({r})a, ({r})b);"
     if op == "abs" and t.elem.kind == "i" and level and (bits < 64 or level == 2):
