@@ -189,6 +189,7 @@ class _Kernel:
     column: int  # vector loads shared by the rows
     row: int  # scalar loads that change with the row
     once: int
+    once_only: bool  # no loop comes back to the constants
 
     @staticmethod
     def of(facts: Facts, v: object, r: object) -> _Kernel:
@@ -202,6 +203,11 @@ class _Kernel:
             counts[(True, False)],
             counts[(False, True)],
             counts[(False, False)],
+            not any(
+                x.bound > 1 and any(a.inside and a.uses(v) and not a.uses(x.var) for a in facts.loads)  # type: ignore[arg-type]
+                for x in facts.axes
+                if x.var is not v
+            ),
         )
 
     def fits(self, n: int, count: int, vectors: int) -> bool:
@@ -218,10 +224,10 @@ class _Kernel:
         """
         sums = n * count * self.sums
         panel = 4 * 16 * n * self.column * box
-        price = 0.5 if panel <= L1_PANEL else 1.5 if panel <= L2_PANEL else 3.0
+        price = 0.5 if panel <= L1_PANEL or self.once_only else 1.5 if panel <= L2_PANEL else 3.0
         loads = (n * count * self.both + count * self.row + self.once) / PORTS + n * self.column * price
         ways = 1 if sums >= LATENCY * PORTS else min(4, -(-LATENCY * PORTS // sums))
-        return max(sums / PORTS, loads, LATENCY / ways)
+        return max(sums / PORTS, loads, LATENCY / ways) + 0.1 * (sums / PORTS + loads)
 
     @lru_cache(maxsize=4096)  # noqa: B019
     def total(self, n: int, count: int, vectors: int, rows: int, box: int) -> float:
