@@ -42,15 +42,12 @@ def top_k(b: Builder, node: Node) -> list[Tensor | None]:
             lambda *i: b.reduce(kind, (n,), lambda j: select(left(i, j), x[at(i, j)], worst)),
             "best",
         )
+
+        def hit(i: Sequence[Expr], j: Expr) -> Expr:
+            return cast(left(i, j) & _same(x[at(i, j)], best[tuple(i)]), "i32")
+
         place = b.compute(
-            rest,
-            lambda *i: cast(
-                b.reduce(
-                    "min", (n,), lambda j: select(left(i, j) & _same(x[at(i, j)], best[i]), j, index(n))
-                ),
-                "i64",
-            ),
-            "place",
+            rest, lambda *i: cast(b.reduce("argmax", (n,), lambda j: hit(i, j)), "i64"), "place"
         )
         if values is not None:
             b.assign(values, lambda *i: at(i, t), best)
