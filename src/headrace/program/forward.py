@@ -7,11 +7,14 @@ Serves concatenation, padding, stacks of a scan, and outputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
-from headrace.program.expr import Expr, substitute
-from headrace.program.ir import Buffer, Define, Loop, Module, Statement, nested, reads, writes
+from headrace.program.dtypes import size_of
+from headrace.program.expr import Expr, index, substitute
+from headrace.program.ir import Buffer, Define, Loop, Module, Statement, Store, nested, reads, writes
 from headrace.program.rewrite import move_buffer, replace_body
+
+Place = Callable[[tuple[Expr, ...]], tuple[Expr, ...]]
 
 
 def forward_copies(module: Module) -> Module:
@@ -43,35 +46,83 @@ def _once(body: list[Statement], pinned: set[Buffer]) -> list[Statement] | None:
             continue
         rest = body[:n] + body[n + 1 :]
 
-        def at(
-            i: tuple[Expr, ...], place: Sequence[Expr] = place, variables: Sequence[Expr] = s.stores[0].value.args
-        ) -> tuple[Expr, ...]:
-            mapping = dict(zip(variables, i, strict=True))
-            return tuple(substitute(p, mapping) for p in place)
-
-        return move_buffer(rest, source, target, at)
+        return move_buffer(rest, source, target, place)
     return None
 
 
-def _whole_copy(s: Define) -> tuple[Buffer, Buffer, tuple[Expr, ...]] | None:
-    """(source, target, index in the target) of a Define that copies all of a buffer."""
+def _whole_copy(s: Define) -> tuple[Buffer, Buffer, Place] | None:
+    """(source, target, source index → target index) of a Define that copies all of a buffer."""
     if s.ordered or len(s.stores) != 1:
         return None
     st = s.stores[0]
     x = st.value
     if st.combiner is not None or x.op != "load" or x.arg is st.buffer or x.dtype != st.buffer.dtype:
         return None
+    return _by_axes(s, st, x) or _by_digits(s, st, x)
+
+
+def _by_axes(s: Define, st: Store, x: Expr) -> tuple[Buffer, Buffer, Place] | None:
+    """Every index of the load is an axis of its own."""
     axes = {a.var: a for a in s.axes}
-    extents = x.arg.shape
-    ordered = []
-    for i, extent in zip(x.args, extents, strict=True):
-        axis = axes.get(i)
+    found = [axes.get(i) for i in x.args]
+    for axis, extent in zip(found, x.arg.shape, strict=True):
         if axis is None or (axis.extent is not extent and axis.extent != extent):
             return None
-        ordered.append(axis)
-    if len(ordered) != len(s.axes) or len(set(ordered)) != len(ordered):
+    if len(found) != len(s.axes) or len(set(found)) != len(found):
         return None
-    return x.arg, st.buffer, st.index
+
+    def place(i: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        mapping = dict(zip(x.args, i, strict=True))
+        return tuple(substitute(p, mapping) for p in st.index)
+
+    return x.arg, st.buffer, place
+
+
+def _by_digits(s: Define, st: Store, x: Expr) -> tuple[Buffer, Buffer, Place] | None:
+    """The indices of the load are the digits of the target's flat index: a reshape, perhaps of a transpose."""
+    source, target = x.arg, st.buffer
+    if st.index != tuple(a.var for a in s.axes) or not all(isinstance(e, int) for e in (*source.shape, *target.shape)):
+        return None
+    if len(s.axes) != len(target.shape) or source.nbytes != target.nbytes:
+        return None
+    flat: Expr = index(0)
+    for a, extent in zip(s.axes, target.bound, strict=True):
+        flat = flat * extent + a.var
+    strides: dict[int, int] = {}
+    for d, (i, extent) in enumerate(zip(x.args, source.bound, strict=True)):
+        if extent == 1:
+            strides[d] = 0
+            continue
+        found = _stride(i, extent, flat, source.nbytes // size_of(source.dtype))
+        if found is None:
+            return None
+        strides[d] = found
+    used = sorted((k, source.bound[d]) for d, k in strides.items() if k)
+    step = 1
+    for k, extent in used:
+        if k != step:
+            return None
+        step *= extent
+
+    def place(i: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        at: Expr = index(0)
+        for d, e in enumerate(i):
+            at = at + e * strides[d]
+        out: list[Expr] = []
+        for extent in reversed(target.bound):
+            out.append(at % extent)
+            at = at // extent
+        return tuple(reversed(out))
+
+    return source, target, place
+
+
+def _stride(i: Expr, extent: int, flat: Expr, size: int) -> int | None:
+    """s such that i is (flat // s) % extent."""
+    for s in range(1, size // extent + 1):
+        if size % (s * extent) == 0 and (flat // s) % extent is i:
+            return s
+    return None
 
 
 def _may_forward(body: list[Statement], n: int, source: Buffer, target: Buffer) -> bool:

@@ -251,6 +251,8 @@ def _visits_once(p: Define, c: Define, buffer: Buffer) -> bool:
         return False
     load, inside = found[0]
     has_reduction = any(n.op == "reduce" for n in walk(p.stores[0].value))
+    if has_reduction and any(_divides(i) for i in load.args):
+        return False
     if not inside:
         return _points(c) <= _points(p)
     if has_reduction:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from headrace.program.fold import fold_constants
 from headrace.program.forward import forward_copies
 from headrace.program.fuse import fuse
 from headrace.program.ir import Module
@@ -13,6 +14,7 @@ from headrace.program.split import split_axes, split_guards
 
 def optimise(module: Module, lanes: int = 16) -> Module:
     """Run all passes. lanes: f32 elements of a vector of the target."""
+    module = fold_constants(module)
     module = fuse(module)
     module = split_axes(module)
     module = pad_guarded(module)
