@@ -197,7 +197,7 @@ class Report:
 def test_verify_prints_the_report(
     ok: bool, run: Cli, artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verbs, "verify", lambda program, model, reference: Report(ok))
+    monkeypatch.setattr(verbs, "verify", lambda program, **options: Report(ok))
     assert run("verify", artifact) == (0 if ok else 1, "a table\n", "")
     assert json.loads(run("verify", artifact, "--json")[1]) == {"ok": ok}
 

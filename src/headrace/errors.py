@@ -12,13 +12,14 @@ class InvalidModel(Error):
 class UnsupportedOperator(Error):
     """A valid model uses something Headrace cannot do.
 
-    op: operator type; node: name of the node; stage: "normalise", "lower", "codegen", …;
+    op: operator type, or "" for a value; node: name of the node or value; stage: "normalise", "lower", "codegen", …;
     hint: what the user can do about it.
     """
 
     def __init__(self, op: str, node: str, stage: str, hint: str) -> None:
         self.op, self.node, self.stage, self.hint = op, node, stage, hint
-        super().__init__(f"{op} (node {node!r}) is not supported at stage {stage!r}: {hint}")
+        culprit = f"{op} (node {node!r})" if op else f"value {node!r}"
+        super().__init__(f"{culprit} is not supported at stage {stage!r}: {hint}")
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str, str]]:
         return type(self), (self.op, self.node, self.stage, self.hint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
@@ -130,7 +131,15 @@ def generate(
     )
     module = lower(prepared, name, state)
     module.notes += prepared.decisions
-    return generate_c(optimise(module, target.isa.lanes), name, target)
+    generated = generate_c(optimise(module, target.isa.lanes), name, target)
+    names = [str(v.name) for v in prepared.model.graph.outputs if v.name not in (state or {}).values()]
+    return _with_declared_names(generated, names)
+
+
+def _with_declared_names(generated: Generated, names: Sequence[str]) -> Generated:
+    """Outputs under the names of the model, where an output may be an input under the same name."""
+    ports = [replace(p, name=name) for p, name in zip(generated.outputs, names, strict=True)]
+    return replace(generated, outputs=tuple(ports))
 
 
 def open(path: PathLike) -> Program:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from headrace.errors import InvalidModel
-from headrace.graph.symbolic import Dim, Symbol, SymDim, symbol
+from headrace.graph.symbolic import Dim, Symbol, SymDim, interval, symbol
 
 MAX_ELEMENTS = 2**40
 TRACKED_ELEMENTS = 4096
@@ -42,6 +42,8 @@ class Facts:
                 elements *= dim
             else:
                 self.printed[str(dim)] = dim
+                bounded = all(s in self.symbols and self.symbols[s].bound is not None for s in dim.symbols)
+                elements *= max(interval(dim, self.symbols)[1], 1) if bounded else 1
         if elements >= MAX_ELEMENTS:
             raise InvalidModel(f"{value.name!r} would have {elements} elements: {dims_text(dims)}")
         self.dims[value] = dims

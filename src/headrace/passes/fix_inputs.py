@@ -13,7 +13,7 @@ from headrace.graph.facts import Facts, dtype_name
 from headrace.graph.model import spec
 from headrace.graph.symbolic import Dim, Symbol, symbol
 
-Bound = Union[int, tuple[int, int]]
+Bound = Union[int, tuple[int, int], tuple[int, int, int]]
 
 
 def fix_inputs(
@@ -29,7 +29,7 @@ def fix_inputs(
     Inputs with an initializer become constants unless kept. Returns the defaults of the kept ones.
     """
     names = [value.name or "" for value in graph.inputs]
-    for given, what in ((shapes, "shapes"), (constants, "constants"), (keep_inputs, "keep_inputs")):
+    for given, what in ((shapes, "shapes"), (constants, "constants"), (keep_inputs, "state")):
         for name in given:
             if name not in names:
                 raise ValueError(
@@ -61,7 +61,7 @@ def _list(names: Collection[str]) -> str:
 
 def _declare(bounds: Mapping[str, Bound], facts: Facts) -> None:
     for name, bound in bounds.items():
-        most, divisor = bound if isinstance(bound, tuple) else (bound, 1)
+        most, divisor, *rest = bound if isinstance(bound, tuple) else (bound, 1)
         if not name.isidentifier() or keyword.iskeyword(name):
             raise ValueError(
                 f"bounds: {name!r} is not an identifier; give the dim another name through shapes"
@@ -70,7 +70,7 @@ def _declare(bounds: Mapping[str, Bound], facts: Facts) -> None:
             raise ValueError(f"bounds: {name!r} needs an integer or (bound, divisor), not {bound!r}")
         if most < divisor or most % divisor:
             raise ValueError(f"bounds: the bound {most} of {name!r} must be a positive multiple of {divisor}")
-        facts.symbols[name] = Symbol(most, divisor, divisor)
+        facts.symbols[name] = Symbol(most, divisor, max(divisor, *rest) if rest else divisor)
 
 
 def _as_dim(item: int | str, where: str, facts: Facts) -> Dim:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import onnx
 import onnx_ir as ir
 
@@ -13,6 +15,7 @@ from headrace.graph.symbolic import Dim
 from headrace.passes.infer_symbolic import OVERRIDES, symbolic_dims
 
 DATA_LIMIT = 4096
+_REFUSALS = (onnx.shape_inference.InferenceError, onnx.checker.ValidationError)
 
 PartialDims = tuple["Dim | None", ...]
 
@@ -87,11 +90,34 @@ def _onnx_inference(node: ir.Node, walk: Walk) -> dict[str, onnx.TypeProto]:
                 ir.Tensor(array.reshape(()) if scalar else array)
             ).SerializeToString()
     imports = {node.domain: version, "": version if node.domain == "" else BASE_OPSET}
+    _check_attributes(node, facts)
     try:
         raw = schema._infer_node_outputs(proto.SerializeToString(), types, data, {}, imports, onnx.IR_VERSION)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
-        raise InvalidModel(f"node {label(node)!r} ({node.op_type}): {str(error).strip()}") from None
+    except (*_REFUSALS, RuntimeError, ValueError) as error:
+        raise InvalidModel(f"node {label(node)!r} ({node.op_type}): {_refusal(error, node)}") from None
     return {name: onnx.TypeProto.FromString(text) for name, text in raw.items()}
+
+
+def _check_attributes(node: ir.Node, facts: Facts) -> None:
+    """What ONNX's own inference takes on trust: as many outputs as num_outputs says, blocks that divide."""
+    if node.op_type == "Split" and "num_outputs" in node.attributes:
+        wanted, there = node.attributes["num_outputs"].as_int(), len(node.outputs)
+        if wanted != there:
+            raise InvalidModel(f"node {label(node)!r} (Split): num_outputs is {wanted}, but it has {there}")
+    if node.op_type in ("DepthToSpace", "SpaceToDepth") and node.inputs[0] is not None:
+        dims, block = facts.dims.get(node.inputs[0], ()), node.attributes["blocksize"].as_int()
+        parts = [(d, block**2) for d in dims[1:2]]
+        if node.op_type == "SpaceToDepth":
+            parts = [(d, block) for d in dims[2:]]
+        if block < 1 or any(isinstance(d, int) and d % size for d, size in parts):
+            shown = dims_text(dims)
+            raise InvalidModel(f"node {label(node)!r} ({node.op_type}): blocksize {block} does not fit {shown}")
+
+
+def _refusal(error: Exception, node: ir.Node) -> str:
+    """What ONNX says, with the names of the values instead of the numbers `node_proto` gives them."""
+    names = {f"i{i}": value.name for i, value in enumerate(node.inputs) if value is not None}
+    return re.sub(r"\bi\d+\b", lambda m: repr(names.get(m[0], m[0])), str(error).strip())
 
 
 def node_proto(node: ir.Node) -> onnx.NodeProto:
