@@ -153,9 +153,12 @@ def _closed(e: Expr) -> bool:
 
 
 def _some(n: int, axes: int, points: int) -> Array:
-    """Numbers below n, the first and the last among them, few enough for so many axes."""
-    count = max(2, int(points ** (1 / axes)))
-    return np.arange(n) if n <= count else np.unique(np.linspace(0, n - 1, count).astype(np.int64))
+    """Some of the numbers below n: neighbours at both ends, and a spread between."""
+    count = max(4, int(points ** (1 / axes)))
+    if n <= count:
+        return np.arange(n)
+    spread = np.linspace(0, n - 1, max(count // 4, 2)).astype(np.int64)
+    return np.unique(np.concatenate([np.arange(count // 2), n - 1 - np.arange(count // 4), spread]))
 
 
 def collision(axes: Sequence[Axis], targets: Sequence[tuple[Expr, ...]]) -> Verdict:
