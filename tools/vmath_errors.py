@@ -228,8 +228,8 @@ Written by `python -m tools.vmath_errors`; do not edit.
 Generated C computes these functions itself, without libm. The bound is what the tests enforce: the largest
 error, in units in the last place of the exact result, over special values, every power of two and random
 arguments of each type, also where the result is subnormal. Measured is the largest seen in this run among
-more than a million arguments, with fused multiply-add and without. Every function is defined for every argument;
-NaN and infinities come out as the C standard says.
+more than a million arguments, with fused multiply-add and without. Every function is defined for every
+argument; NaN and infinities come out as the C standard says.
 
 | Function | Meaning | f32 bound | fma, without | f64 bound | fma, without |
 |---|---|---|---|---|---|

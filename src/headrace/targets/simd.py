@@ -18,7 +18,9 @@ hr_cvt_i8x16_i32x16(mask).
 Every function is `static inline`, always inlined, and carries the target attribute of the instruction set; a
 function that uses it must carry `isa.target_attribute` (or more) too. Operations on types wider than a
 register are macros around such functions, so that compilers do not warn about their calling convention.
-No function has undefined behaviour for any argument unless its line says so.
+No function has undefined behaviour for any argument unless its line says so. The text turns contraction of
+floating-point expressions off for clang; gcc leaves it off under -std=c11, but not under -std=c++17 or gnu11,
+where -ffp-contract=off is needed for the same bits.
 
 T type, E element, M mask, S source type, H type of half the lanes:
 
@@ -139,6 +141,8 @@ _GXX_QUIET = [
     '#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"',
     "#endif",
 ]
+# gcc does not contract under -std=c11; clang does, and then results depend on what it finds to contract
+_NO_CONTRACTION = ["#ifdef __clang__", "#pragma STDC FP_CONTRACT OFF", "#endif"]
 _USED = re.compile(r"\bhr_[a-z]\w*(?=\()")
 _TYPES = re.compile(r"\b(?:[fiu](?:8|16|32|64))x[0-9]+\b")
 # operations that are better done on two halves than portably, when a type is wider than a register
@@ -181,7 +185,7 @@ def prelude(isa: Isa, needed: Iterable[str], types: Iterable[str] = ()) -> str:
 def head(isa: Isa) -> str:
     """Includes and the function attributes that every function of the prelude carries."""
     lines = _GXX_QUIET if isa.name == "avx512" else []
-    lines = [*lines, "#include <stddef.h>", "#include <stdint.h>"]
+    lines = [*lines, *_NO_CONTRACTION, "#include <stddef.h>", "#include <stdint.h>"]
     lines += [f"#include <{isa.header}>"] if isa.header else []
     return "\n".join([*lines, f"#define HR_INLINE {inline(isa)}"])
 
