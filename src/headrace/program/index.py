@@ -248,6 +248,9 @@ def _floordiv(x: Expr, y: Expr) -> Expr:
     lo, hi = bounds(remainder)
     if lo // c == hi // c:
         return _add(from_terms(quotient), const(lo // c, "index"), 1)
+    if remainder.op == "mod" and remainder.args[1].op == "const" and remainder.args[1].arg % c == 0:
+        narrowed = const(remainder.args[1].arg // c, "index")
+        return _add(from_terms(quotient), _mod(_floordiv(remainder.args[0], y), narrowed), 1)
     if remainder.op == "floordiv" and remainder.args[1].op == "const":
         inner = make("floordiv", "index", (remainder.args[0], const(remainder.args[1].arg * c, "index")))
         return _add(from_terms(quotient), inner, 1)
@@ -329,7 +332,7 @@ def _mod(x: Expr, y: Expr) -> Expr:
     if remainder.op == "floordiv" and remainder.args[1].op == "const" and remainder.args[1].arg > 0:
         d = remainder.args[1].arg
         narrowed = _mod(remainder.args[0], const(c * d, "index"))
-        if narrowed is not remainder.args[0]:
+        if narrowed is not remainder.args[0] and narrowed.op != "mod":
             return _mod(_floordiv(narrowed, remainder.args[1]), y)
     reduced = _common_factor(rest, c)
     if reduced is not None:
