@@ -20,11 +20,13 @@ from typing import Any, Union
 import numpy as np
 
 from headrace.errors import UnsupportedOperator
+from headrace.ops.timed import Plan, Site
 from headrace.program.build import Builder, Tensor
 from headrace.program.expr import Extent
 
 Result = Union[Tensor, Sequence[Union[Tensor, None]]]
 LowerFn = Callable[[Builder, "Node"], Result]
+StreamFn = Callable[[Site], Plan]
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,34 @@ def lower(*names: str, domain: str = "") -> Callable[[LowerFn], LowerFn]:
         return fn
 
     return register
+
+
+_stream: dict[tuple[str, str], StreamFn] = {}
+
+
+def stream(*names: str, domain: str = "") -> Callable[[StreamFn], StreamFn]:
+    """Register the `stream` facet of one or several operators."""
+
+    def register(fn: StreamFn) -> StreamFn:
+        for name in names:
+            if (domain, name) in _stream:
+                raise ValueError(f"{name} has two stream facets")
+            _stream[(domain, name)] = fn
+        return fn
+
+    return register
+
+
+def stream_facet(domain: str, op: str) -> StreamFn | None:
+    """The facet, or None."""
+    _load_families()
+    return _stream.get(("" if domain == "ai.onnx" else domain, op))
+
+
+def streamed_operators() -> list[tuple[str, str]]:
+    """(domain, operator) of every stream facet, sorted."""
+    _load_families()
+    return sorted(_stream)
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,1 @@
+"""Offline graph → step graph. docs/design/streaming.md describes the method and the step model."""

@@ -1,0 +1,200 @@
+"""Where time is in every value of a prepared graph, and how every node streams."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import onnx_ir as ir
+
+from headrace.errors import NotStreamable
+from headrace.graph.facts import label
+from headrace.graph.prepare import Prepared
+from headrace.graph.rewrite import subgraphs
+from headrace.graph.symbolic import Dim, SymDim
+from headrace.ops.registry import stream_facet
+from headrace.ops.timed import (
+    TIME,
+    End,
+    Fact,
+    Final,
+    FinalFact,
+    LengthFact,
+    Pending,
+    Plan,
+    Read,
+    Site,
+    Timed,
+    TimeFact,
+    divisors,
+    has_time,
+    slope,
+    unfold,
+)
+
+
+@dataclass
+class Analysis:
+    """Facts by value, plans by node (static nodes have none), and the smallest chunk."""
+
+    prepared: Prepared
+    multiple: int
+    time: dict[ir.Value, Fact] = field(default_factory=dict)
+    plans: dict[ir.Node, Plan] = field(default_factory=dict)
+    live: list[ir.Node] = field(default_factory=list)
+    chunk: int = 1
+    needs: list[tuple[Dim, int]] = field(default_factory=list)
+
+    def fact(self, value: ir.Value) -> TimeFact:
+        """Time of a value that has it."""
+        fact = self.time[value]
+        assert isinstance(fact, TimeFact)
+        return fact
+
+
+def analyse(prepared: Prepared, axes: Mapping[str, int], multiple: int) -> Analysis:
+    """Time facts and plans for the whole graph. NotStreamable names the first node that cannot stream."""
+    result = Analysis(prepared, multiple)
+    graph, facts = prepared.model.graph, prepared.facts
+    for value in graph.inputs:
+        if value.name in axes:
+            axis = axes[value.name]
+            result.time[value] = TimeFact(axis, Fraction(1), 0, facts.dims[value][axis])
+    pending: dict[ir.Value, Pending] = {}
+    needed = _needed(graph)
+    for node in graph:
+        if node in needed:
+            result.live.append(node)
+            _visit(node, result, pending)
+    for value in graph.outputs:
+        fact = result.time.get(value)
+        if isinstance(fact, LengthFact):
+            raise NotStreamable(_producer(value), "its result is the length of the signal", "drop that output")
+        if isinstance(fact, TimeFact) and fact.fold != 1:
+            raise NotStreamable(
+                _producer(value), f"output {value.name!r} merges rows with time", "leave out the last reshape"
+            )
+    result.chunk = _chunk(result)
+    return result
+
+
+def _needed(graph: ir.Graph) -> set[ir.Node]:
+    """Nodes that an output depends on."""
+    found: set[ir.Node] = set()
+    queue = [v.producer() for v in graph.outputs]
+    while queue:
+        node = queue.pop()
+        if node is None or node in found:
+            continue
+        found.add(node)
+        queue += [v.producer() for v in node.inputs if v is not None]
+        for inner in subgraphs(node):
+            queue += [
+                v.producer() for n in inner.all_nodes() for v in n.inputs if v is not None and v.graph is graph
+            ]
+    return found
+
+
+def _producer(value: ir.Value) -> str:
+    node = value.producer()
+    return label(node) if node is not None else value.name or ""
+
+
+def _visit(node: ir.Node, result: Analysis, pending: dict[ir.Value, Pending]) -> None:
+    facts, time = result.prepared.facts, result.time
+    outputs = [v for v in node.outputs if v.name]
+    if all(facts.contents.get(v) is not None for v in outputs):
+        if any(isinstance(x, SymDim) for v in outputs for x in facts.contents[v].reshape(-1)):
+            time.update({v: LengthFact() for v in outputs})
+        elif not any(isinstance(time.get(v), TimeFact) for v in node.inputs if v is not None):
+            return
+        return
+    inner = [v for g in subgraphs(node) for n in g.all_nodes() for v in n.inputs if v is not None]
+    known = {type(time[v]) for v in (*node.inputs, *inner) if v is not None and v in time}
+    grows = any(has_time(d) for v in outputs for d in facts.dims.get(v, ()))
+    if not known and not grows:
+        return
+    if FinalFact in known:
+        _final(node, result, known, outputs)
+        return
+    if known == {LengthFact} and not grows:
+        time.update({v: LengthFact() for v in outputs})
+        return
+    if any(True for _ in subgraphs(node)):
+        raise NotStreamable(label(node), f"{node.op_type} has inner graphs that use the signal",
+                            "fix its condition with constants=, or export the model without it")
+    rule = stream_facet(node.domain, node.op_type)
+    if rule is None:
+        raise NotStreamable(label(node), f"{node.op_type} has no streaming rule",
+                            "replace it by operators that have one, or leave it out of the streamed part")
+    site = Site(node, facts, time, pending)
+    plan = rule(site)
+    result.plans[node] = plan
+    result.needs += plan.needs
+    settle(site, plan, result)
+
+
+def _final(node: ir.Node, result: Analysis, known: set[type], outputs: list[ir.Value]) -> None:
+    if known != {FinalFact}:
+        raise NotStreamable(
+            label(node),
+            f"{node.op_type} combines frames with a result that is known only at the end of the signal",
+            "compute it from the frames so far instead",
+        )
+    ends = frozenset(
+        end for v in node.inputs if v is not None and isinstance(f := result.time.get(v), FinalFact) for end in f.ends
+    )
+    result.time.update({v: FinalFact(ends) for v in outputs})
+
+
+def settle(site: Site, plan: Plan, result: Analysis) -> None:
+    """Rate, delay and length of every output, from the plan's reads."""
+    facts = site.facts
+    inputs = [(r, result.fact(r.value)) for r in plan.reads]
+    free = all(f.free and r == Read(r.value) for r, f in inputs)
+    rates = {f.rate * r.den / r.num for r, f in inputs}
+    if len(rates) > 1:
+        raise site.refuse(f"joins signals at rates {', '.join(map(str, sorted(rates)))}", "resample one of them")
+    for k, out in enumerate(plan.outs):
+        if k >= len(site.node.outputs) or out is None:
+            continue
+        value = site.node.outputs[k]
+        if not value.name:
+            continue
+        if isinstance(out, Final):
+            result.time[value] = FinalFact(frozenset(End(f.rate, f.delay, f.length) for _, f in inputs))
+            continue
+        length = unfold(facts.dims[value][out.axis], out.fold, facts)
+        rate = next(iter(rates), None) or slope(length)
+        if not rate or slope(length) != rate:
+            raise site.refuse(
+                f"keeps {length} frames of the signal, not a fixed number per frame",
+                "only signals whose length follows the input's can stream",
+            )
+        delay = 0
+        if not free:
+            reads = [(r.den * f.delay + r.hi) // r.num for r, f in inputs if not (f.free and r == Read(r.value))]
+            delay = max(0, out.least, missing(length, rate, result.multiple), *reads)
+        result.time[value] = TimeFact(out.axis, rate, delay, length, out.fold, free)
+        result.needs.append((length, 1))
+
+
+def missing(length: Dim, rate: Fraction, multiple: int) -> int:
+    """How many frames fewer than rate·T there are where T is a multiple of every stride."""
+    period = math.lcm(multiple, rate.denominator, *divisors(length))
+    return int(rate * period * 64) - at(length, period * 64)
+
+
+def at(length: Dim, frames: int) -> int:
+    """The length for T = frames."""
+    return length if isinstance(length, int) else length.evaluate({TIME: frames})
+
+
+def _chunk(result: Analysis) -> int:
+    found = [result.multiple * 0 + 1]
+    for fact in result.time.values():
+        if isinstance(fact, TimeFact):
+            found += [fact.rate.denominator, *divisors(fact.length)]
+    return math.lcm(*found)

@@ -1,0 +1,264 @@
+"""hr.stream: prepare, analyse, write the step graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from headrace.errors import NotStreamable
+from headrace.graph.facts import label
+from headrace.graph.model import Model
+from headrace.graph.prepare import Prepared
+from headrace.graph.symbolic import Dim
+from headrace.ops.registry import native, stream_facet
+from headrace.ops.timed import TIME, FinalFact, TimeFact
+from headrace.passes.prepare import prepare
+from headrace.streaming.analyse import Analysis, analyse, at
+from headrace.streaming.emit import NodeWriter, Writer, collect_lines, static
+from headrace.streaming.length import offsets
+from headrace.streaming.model import STREAM, Passing, Port, StepModel, StreamSpec, TimeOutput
+from headrace.streaming.reach import reaches, timing
+from headrace.streaming.sink import sink_pads
+
+LONG = 1 << 20  # a signal is taken to be longer than any fixed slice of it
+
+
+def stream(
+    model: Model,
+    axes: Mapping[str, int],
+    *,
+    shapes: Mapping[str, Sequence[int | str]] | None = None,
+    constants: Mapping[str, Any] | None = None,
+    multiple: Mapping[str, int] | None = None,
+    chunk: int | None = None,
+) -> StepModel:
+    """The step model of an offline model.
+
+    axes: time input → its time axis; shapes: fixes other unknown dims (else 1); multiple: the lengths
+    of these inputs are always multiples of that; chunk: frames per step, a multiple of the smallest.
+    Raises NotStreamable(node, reason, hint), ValueError for wrong arguments.
+    """
+    analysis = analyse_model(model, axes, shapes=shapes, constants=constants, multiple=multiple)
+    if chunk is not None and (chunk < 1 or chunk % analysis.chunk):
+        raise ValueError(f"chunk={chunk}: must be a multiple of {analysis.chunk}, the smallest for this model")
+    return write(analysis, model, chunk or analysis.chunk)
+
+
+def analyse_model(
+    model: Model,
+    axes: Mapping[str, int],
+    *,
+    shapes: Mapping[str, Sequence[int | str]] | None = None,
+    constants: Mapping[str, Any] | None = None,
+    multiple: Mapping[str, int] | None = None,
+) -> Analysis:
+    """Prepare a model with its length open, and find where time is in it."""
+    if not axes:
+        raise ValueError("axes is empty: say which axis of which input is time, such as axes={'x': 1}")
+    for name in multiple or {}:
+        if name not in axes:
+            raise ValueError(f"multiple names {name!r}, which is no time input; those are {', '.join(axes)}")
+    steps = set((multiple or {}).values())
+    if len(steps) > 1 or any(s < 1 for s in steps):
+        raise ValueError(f"multiple={dict(multiple or {})}: all time inputs share one clock; give one positive number")
+    step = steps.pop() if steps else 1
+    known = {**_open(model, axes, shapes or {}, constants or {})}
+    wanted = {name: _axis(name, axis, known) for name, axis in axes.items()}
+    fixed = {name: tuple(TIME if i == wanted.get(name) else d for i, d in enumerate(dims))
+             for name, dims in known.items()}
+    prepared = prepare(
+        model,
+        shapes=fixed,
+        constants=constants,
+        bounds={TIME: (LONG * LONG // step * step, step, LONG // step * step)},
+        native=_native,
+    )
+    sink_pads(prepared)
+    return analyse(prepared, wanted, step)
+
+
+def _native(domain: str, op: str, version: int) -> bool:
+    return native(domain, op, version) or stream_facet(domain, op) is not None
+
+
+def _open(
+    model: Model,
+    axes: Mapping[str, int],
+    shapes: Mapping[str, Sequence[int | str]],
+    constants: Mapping[str, Any],
+) -> dict[str, tuple[int | str, ...]]:
+    """Extents of all inputs; an unknown dim is 1."""
+    for name in axes:
+        if name not in model.inputs:
+            raise ValueError(f"axes names {name!r}, which is no input; inputs: {', '.join(model.inputs)}")
+    found: dict[str, tuple[int | str, ...]] = {}
+    for name, spec in model.inputs.items():
+        if name in constants:
+            continue
+        dims = tuple(shapes.get(name, spec.shape))
+        if dims == ("...",):
+            raise ValueError(f"input {name!r} has no declared rank: give its shape with shapes=")
+        found[name] = tuple(d if isinstance(d, int) else 1 for d in dims)
+    return found
+
+
+def _axis(name: str, axis: int, known: Mapping[str, tuple[int | str, ...]]) -> int:
+    if name not in known:
+        raise ValueError(f"{name!r} is both a time input and a constant")
+    rank = len(known[name])
+    if not -rank <= axis < rank:
+        raise ValueError(f"axes: input {name!r} has {rank} dims, no axis {axis}")
+    return axis % rank
+
+
+def write(analysis: Analysis, model: Model, chunk: int) -> StepModel:
+    """The step graph of an analysed model, with its metadata."""
+    writer = Writer(analysis, chunk)
+    graph = analysis.prepared.model.graph
+    writer.names.update(v.name or "" for v in (*graph.inputs, *graph.outputs))
+    writer.names |= {"position", "valid"}
+    _inputs(writer, graph)
+    collect_lines(writer)
+    for node in analysis.live:
+        _node(writer, node)
+    outputs = _outputs(writer, graph)
+    spec = _spec(writer, graph)
+    return _assemble(writer, outputs, spec, model)
+
+
+def _inputs(writer: Writer, graph: ir.Graph) -> None:
+    for value in graph.inputs:
+        if isinstance(writer.analysis.time.get(value), TimeFact):
+            writer.names.discard(value.name or "")
+            new = writer.input(value.name or "", value.dtype or ir.DataType.FLOAT, writer.block_dims(value))
+            writer.steps[value] = new
+
+
+def _node(writer: Writer, node: ir.Node) -> None:
+    analysis = writer.analysis
+    plan = analysis.plans.get(node)
+    facts = [analysis.time.get(v) for v in node.outputs]
+    if plan is None:
+        if any(f is not None and not isinstance(f, FinalFact) for f in facts):
+            return  # lengths; their readers ask for what they need
+        if not all(analysis.prepared.facts.contents.get(v) is not None for v in node.outputs):
+            _copy(writer, node)
+        return
+    if any(isinstance(f, TimeFact) and f.free for f in facts):
+        return  # made where it is read
+    made = NodeWriter(writer, node, plan).run()
+    for value, new in zip(node.outputs, made, strict=False):
+        if new is not None:
+            writer.steps[value] = new
+
+
+def _copy(writer: Writer, node: ir.Node) -> None:
+    given = [static(writer, v, label(node)) if v is not None and v not in writer.steps else writer.steps.get(v)
+             if v is not None else None for v in node.inputs]
+    new = writer.add(label(node), node.op_type, given, len(node.outputs), dict(node.attributes), node.domain)
+    for value, made in zip(node.outputs, new, strict=True):
+        writer.steps[value] = made
+
+
+def _outputs(writer: Writer, graph: ir.Graph) -> list[ir.Value]:
+    outputs = []
+    for value in graph.outputs:
+        fact = writer.analysis.time.get(value)
+        if isinstance(fact, TimeFact) and fact.free:
+            source = writer.generate(value, 0, writer.frames(fact))
+        else:
+            source = writer.steps[value] if value in writer.steps else static(writer, value, value.name or "")
+        (out,) = writer.add(value.name or "output", "Identity", [source])
+        out.name = value.name
+        out.dtype = value.dtype
+        out.shape = ir.Shape(writer.block_dims(value))
+        outputs.append(out)
+    return outputs
+
+
+def _spec(writer: Writer, graph: ir.Graph) -> StreamSpec:
+    analysis, chunk = writer.analysis, writer.chunk
+    table = reaches(analysis, chunk)
+    inputs, outputs, finals = {}, {}, {}
+    for value in graph.inputs:
+        fact = analysis.time.get(value)
+        if isinstance(fact, TimeFact):
+            inputs[value.name or ""] = Port(fact.axis, fact.rate.as_integer_ratio(), writer.frames(fact))
+    for value in graph.outputs:
+        fact = analysis.time.get(value)
+        if isinstance(fact, TimeFact):
+            told = timing(fact, table[value], chunk, fact.delay)
+            outputs[value.name or ""] = TimeOutput(
+                fact.axis, fact.rate.as_integer_ratio(), writer.frames(fact), fact.delay,
+                tuple(offsets(fact.length, fact.rate, chunk, analysis.multiple)),
+                told.ready, told.latency, told.lookahead, told.receptive_field,
+            )
+        else:
+            ends = fact.ends if isinstance(fact, FinalFact) else frozenset()
+            passing = {
+                Passing(int(e.rate * chunk), e.delay, tuple(offsets(e.length, e.rate, chunk, analysis.multiple)))
+                for e in ends
+            }
+            finals[value.name or ""] = tuple(sorted(passing, key=repr))
+    state_names = {a.name for a, _ in writer.states}
+    names = {v.name for v in writer.inputs}
+    side = tuple(v.name or "" for v in graph.inputs
+                 if v.name in names and v.name not in inputs and v.name not in state_names)
+    return StreamSpec(
+        chunk, _min_length(analysis), analysis.multiple,
+        writer.position.name if writer.position is not None else None,
+        writer.valid.name if writer.valid is not None else None,
+        writer.steady, writer.absolute, None,
+        tuple((a.name or "", b.name or "") for a, b in writer.states),
+        tuple(writer.initial), side, inputs, outputs, finals,
+    )
+
+
+def _min_length(analysis: Analysis) -> int:
+    """The least T for which every extent is what its formula says."""
+    def works(frames: int) -> bool:
+        return all(at(length, frames) >= least for length, least in analysis.needs)
+
+    step = analysis.multiple
+    if not works(LONG // step * step):
+        raise NotStreamable("", "the model is not defined for long signals", "check its slices and paddings")
+    low, high = 0, LONG // step
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if works(middle * step) else (middle, high)
+    return high * step
+
+
+def _assemble(writer: Writer, outputs: list[ir.Value], spec: StreamSpec, model: Model) -> StepModel:
+    prepared = writer.analysis.prepared
+    following = [b for _, b in writer.states]
+    states = [a for a, _ in writer.states]
+    used = _used_nodes(writer.nodes, [*outputs, *following])
+    nodes = [n for n in writer.nodes if n in used]
+    read = {v for n in nodes for v in n.inputs if v is not None}
+    constants = [v for v in writer.constants.values() if v in read]
+    graph = ir.Graph(
+        writer.inputs, [*outputs, *following], nodes=nodes, initializers=[*constants, *states],
+        name=prepared.model.graph.name or "step", opset_imports=dict(prepared.model.opset_imports),
+    )
+    made = ir.Model(graph, ir_version=prepared.model.ir_version)
+    made.metadata_props.update(prepared.model.metadata_props)
+    made.metadata_props[STREAM] = spec.dump()
+    proto = ir.to_proto(made)
+    proto = onnx.shape_inference.infer_shapes(proto, strict_mode=False)
+    return StepModel(ir.from_proto(proto), model.source)
+
+
+def _used_nodes(nodes: Sequence[ir.Node], ends: Sequence[ir.Value]) -> set[ir.Node]:
+    found: set[ir.Node] = set()
+    queue = [v.producer() for v in ends]
+    while queue:
+        node = queue.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            queue += [v.producer() for v in node.inputs if v is not None]
+    return found
