@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from headrace.program import interp
+from headrace.program import grid, interp
 from headrace.program.build import Builder, Tensor
 from headrace.program.expr import (
     Expr,
@@ -143,7 +143,7 @@ def test_an_empty_reduction_is_neutral(kind: str, neutral: float) -> None:
 
 
 def test_large_domains_are_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interp, "POINTS", 64)
+    monkeypatch.setattr(grid, "POINTS", 64)
     b = Builder()
     x = b.input("x", "f32", (16, 24))
     y = b.compute((16, 24), lambda i, j: maximum(x[i, j], 0.0) + b.reduce("max", (24,), lambda k: x[i, k]))
