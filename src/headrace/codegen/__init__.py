@@ -7,6 +7,7 @@ from headrace.codegen.driver import ALIGN, Layout, Weights, extent_name, init_fu
 from headrace.codegen.driver import state_functions
 from headrace.codegen.generated import Generated, KernelInfo, Port, Symbol
 from headrace.codegen.header import errors, header
+from headrace.codegen.helpers import helpers
 from headrace.codegen.kernels import Kernel, KernelWriter, ScheduleFn, is_empty, total_macs
 from headrace.errors import UnsupportedOperator
 from headrace.program.dtypes import numpy_dtype
@@ -35,8 +36,8 @@ def generate(module: Module, name: str, target: Target, schedule: ScheduleFn | N
         + ([state_functions(layout)] if layout.states else [])
     )
     code = body + driver
-    source = "\n".join([f'#include "{name}.h"', "#include <string.h>", "", vmath.support(isa, _index_helpers(code) + code),
-                        writer.typedefs() + _index_helpers(code), body, driver, ""])  # fmt: skip
+    source = "\n".join([f'#include "{name}.h"', "#include <string.h>", "", vmath.support(isa, code),
+                        writer.typedefs() + helpers(code), body, driver, ""])  # fmt: skip
     weights = layout.weights
     return Generated(
         name=name,
@@ -83,19 +84,6 @@ def _port(b: Buffer, field: str, symbols: set[str]) -> Port:
 def _idle(s: Statement, memory: Plan) -> bool:
     """Whether a statement has nothing to do: no points, or a copy of a buffer onto itself."""
     return is_empty(s) or (isinstance(s, Define) and memory.moves_nothing(s))
-
-
-_HELPERS = {
-    "hr_floordiv(": "static inline ptrdiff_t hr_floordiv(ptrdiff_t a, ptrdiff_t b)\n{\n    ptrdiff_t q = a / b;\n"
-    "    return q - (a % b != 0 && (a % b < 0) != (b < 0));\n}\n",
-    "hr_floormod(": "static inline ptrdiff_t hr_floormod(ptrdiff_t a, ptrdiff_t b)\n{\n    ptrdiff_t r = a % b;\n"
-    "    return r != 0 && (r < 0) != (b < 0) ? r + b : r;\n}\n",
-}
-
-
-def _index_helpers(code: str) -> str:
-    """Floor division and modulus, where used."""
-    return "".join(text for marker, text in _HELPERS.items() if marker in code)
 
 
 def _info(k: Kernel) -> KernelInfo:

@@ -98,9 +98,9 @@ def run_function(layout: Layout, kernels: list[Kernel]) -> str:
         f"int {name}_run(void *state, void *scratch, const void *weights, const {name}_inputs *in, "
         f"const {name}_outputs *out)",
         "{",
-        _base("unsigned char *const s = state;", "(s + ", "state", text),
-        _base("unsigned char *const t = scratch;", "(t + ", "scratch", text),
-        _base("const unsigned char *const w = weights;", "(w + ", "weights", text),
+        _base("unsigned char *const s = (unsigned char *)state;", "(s + ", "state", text),
+        _base("unsigned char *const t = (unsigned char *)scratch;", "(t + ", "scratch", text),
+        _base("const unsigned char *const w = (const unsigned char *)weights;", "(w + ", "weights", text),
         *([] if "in->" in text else ["    (void)in;"]),
         *([] if "out->" in text else ["    (void)out;"]),
         "    int error = 0;",
@@ -126,7 +126,7 @@ def init_function(layout: Layout) -> str:
         else:
             place = layout.weights.bytes(np.ascontiguousarray(pair.initial).tobytes())
             moves.append((f"    memcpy(s + {at}, (const unsigned char *)weights + {place}, {size});", True))
-    lines.append("    unsigned char *const s = state;" if moves else "    (void)state;")
+    lines.append("    unsigned char *const s = (unsigned char *)state;" if moves else "    (void)state;")
     if not any(used for _, used in moves):
         lines.append("    (void)weights;")
     return "\n".join([*lines, *(text for text, _ in moves), "    return 0;", "}"])

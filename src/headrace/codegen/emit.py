@@ -105,14 +105,16 @@ class Emitter:
             return self._scalar_select(e, scope)
         if e.op == "check":
             return self._check(e, scope)
+        fused = self._fma(e, scope, 1)
+        if fused is not None:
+            return fused.text
         args = [self.scalar(a, scope).text for a in e.args]
         if e.op == "cast":
             return scalar.cast_op(args[0], e.dtype, e.args[0].dtype, e.arg or "trunc")
         if e.op in BINARY:
             if e.args[0].dtype == "index":
                 return scalar.index_op(e.op, args[0], args[1], e.args[0], e.args[1])
-            fused = self._fma(e, scope, 1)
-            return fused.text if fused else scalar.binary_op(e.op, args[0], args[1], e.args[0].dtype)
+            return scalar.binary_op(e.op, args[0], args[1], e.args[0].dtype)
         if e.op in UNARY:
             return scalar.unary_op(e.op, args[0], e.args[0].dtype)
         raise ValueError(f"expression {e.op}")

@@ -115,7 +115,7 @@ class _Body:
         for b, name in names.items():
             shared = any(o is not b and self.writer.shared(o, b) for o in names)
             qualifier = "" if b in written else "const "
-            restrict = "" if shared else "restrict "
+            restrict = "" if shared else "__restrict "
             out.append(Argument(name, f"{qualifier}{self.writer.ctype(b)} *{restrict}", b))
         symbols = sorted({e.arg for root in _all_expressions(s) for e in walk(root) if e.op == "sym"} |
                          {e.arg for b in names for x in b.shape if isinstance(x, Expr) for e in walk(x) if e.op == "sym"},

@@ -86,9 +86,9 @@ def index_op(op: str, a: str, b: str, x: Expr, y: Expr) -> str:
         return f"({a} / {b})"
     plain = bounds(x)[0] >= 0 and bounds(y)[0] > 0
     if op == "floordiv":
-        return f"({a} / {b})" if plain else f"hr_floordiv({a}, {b})"
+        return f"({a} / {b})" if plain else f"index_floordiv({a}, {b})"
     if op == "mod":
-        return f"({a} % {b})" if plain else f"hr_floormod({a}, {b})"
+        return f"({a} % {b})" if plain else f"index_mod({a}, {b})"
     raise ValueError(op)
 
 
@@ -106,16 +106,31 @@ def binary_op(op: str, a: str, b: str, dtype: str) -> str:
     if is_float(dtype):
         if op in ("add", "sub", "mul", "div"):
             return f"({a} {dict(add='+', sub='-', mul='*', div='/')[op]} {b})"
-        name = {"fmod": "fmod", "mod": "floormod"}.get(op, op)
-        return f"hr_{name}_{dtype}({a}, {b})"
+        if op == "floordiv":
+            raise UnsupportedOperator(op, "", "codegen", f"no {op} of {dtype}; divide, then round down")
+        return f"hr_{op}_{dtype}({a}, {b})"
     if op in ("and", "or", "xor"):
         return f"({CTYPES[dtype]})({a} {dict(zip(('and', 'or', 'xor'), '&|^', strict=True))[op]} {b})"
     if op in ("shl", "shr"):
-        return f"hr_{op}v_{dtype}({a}, {b})"
-    name = {"floordiv": "floordiv", "fmod": "rem"}.get(op, op)
-    if op == "floordiv":
-        return f"hr_div_{dtype}({f'hr_sub_{dtype}({a}, hr_mod_{dtype}({a}, {b}))'}, {b})"
+        return _shift(op, a, b, dtype)
+    if op == "pow":
+        return f"power_{dtype}({a}, {b})"
+    if op == "floordiv" and dtype in SIGNED:
+        inexact = f"(hr_mod_{dtype}({a}, {b}) != hr_rem_{dtype}({a}, {b}))"
+        return f"({CTYPES[dtype]})(hr_div_{dtype}({a}, {b}) - {inexact})"
+    name = {"floordiv": "div", "fmod": "rem"}.get(op, op)
     return f"hr_{name}_{dtype}({a}, {b})"
+
+
+def _shift(op: str, a: str, b: str, dtype: str) -> str:
+    """Left by too many bits gives 0, right the sign; negative counts are as good as too many."""
+    if dtype in UNSIGNED:
+        return f"hr_{op}v_{dtype}({a}, {b})"
+    c, u = CTYPES[dtype], f"u{dtype[1:]}"
+    if op == "shl":
+        return f"({c})hr_shlv_{u}(({CTYPES[u]}){a}, ({CTYPES[u]}){b})"
+    last = int(dtype[1:]) - 1
+    return f"({c})({a} >> (({CTYPES[u]}){b} < {last} ? {b} : {last}))"
 
 
 def unary_op(op: str, a: str, dtype: str) -> str:
@@ -162,6 +177,8 @@ def cast_op(a: str, to: str, source: str, mode: str) -> str:
         return narrow(cast_op(a, "f32", source, mode), to)
     if to == "bool":
         return f"({a} != 0)"
+    if mode == "sat" and source == "index" and to != "i64" and not is_float(to):
+        return _saturate(a, to, "i64")
     if source in ("bool", "index") or to == "index":
         if to == "index" and is_float(source):
             return f"(ptrdiff_t)hr_sat_i64_{source}({a})"
@@ -169,7 +186,7 @@ def cast_op(a: str, to: str, source: str, mode: str) -> str:
     if is_float(source) and not is_float(to):
         inner = f"hr_round_{source}({a})" if mode == "round" else a
         return f"hr_sat_{to}_{source}({inner})"
-    if mode == "sat" and not is_float(source):
+    if mode == "sat" and not is_float(source) and not is_float(to):
         return _saturate(a, to, source)
     return (
         f"({CTYPES[to]})({a})"

@@ -22,11 +22,14 @@ def forward_copies(module: Module) -> Module:
     pinned = {p.update for p in module.states if p.update is not None}
     pinned |= {b for s in module.body for b in _carried(s)}
     body = list(module.body)
-    while True:
-        new = _once(body, pinned)
+    n = 0
+    while n < len(body):
+        new = _forward(body, n, pinned)
         if new is None:
-            return replace_body(module, body)
-        body = new
+            n += 1
+        else:
+            body, n = new, 0 if n < 2 else n - 1
+    return replace_body(module, body)
 
 
 def _carried(s: Statement) -> set[Buffer]:
@@ -34,20 +37,16 @@ def _carried(s: Statement) -> set[Buffer]:
     return own.union(*(_carried(x) for x in nested(s)))
 
 
-def _once(body: list[Statement], pinned: set[Buffer]) -> list[Statement] | None:
-    for n, s in enumerate(body):
-        if not isinstance(s, Define):
-            continue
-        found = _whole_copy(s)
-        if found is None:
-            continue
-        source, target, place = found
-        if source in pinned or source.space != "scratch" or not _may_forward(body, n, source, target):
-            continue
-        rest = body[:n] + body[n + 1 :]
-
-        return move_buffer(rest, source, target, place)
-    return None
+def _forward(body: list[Statement], n: int, pinned: set[Buffer]) -> list[Statement] | None:
+    """The body without statement n, if that is a copy that can go away."""
+    s = body[n]
+    found = _whole_copy(s) if isinstance(s, Define) else None
+    if found is None:
+        return None
+    source, target, place = found
+    if source in pinned or source.space != "scratch" or not _may_forward(body, n, source, target):
+        return None
+    return move_buffer(body[:n] + body[n + 1 :], source, target, place)
 
 
 def _whole_copy(s: Define) -> tuple[Buffer, Buffer, Place] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Union
 
 import numpy as np
@@ -166,19 +167,20 @@ def nested(s: Statement) -> tuple[Statement, ...]:
     return ()
 
 
+@lru_cache(maxsize=1 << 16)
+def loads_in(root: Expr) -> tuple[Expr, ...]:
+    """Every distinct load in an expression, in order of appearance."""
+    return tuple(e for e in walk(root) if e.op == "load")
+
+
 def loads(s: Statement) -> Iterator[Expr]:
     """Every distinct load in the statement's own expressions."""
-    seen: set[Expr] = set()
-    for root in expressions(s):
-        for e in walk(root):
-            if e.op == "load" and e not in seen:
-                seen.add(e)
-                yield e
+    yield from dict.fromkeys(e for root in expressions(s) for e in loads_in(root))
 
 
 def reads(s: Statement) -> list[Buffer]:
     """Buffers that are loaded anywhere in a statement, carries and combiners included; each once."""
-    out: dict[Buffer, None] = {e.arg: None for e in loads(s)}
+    out: dict[Buffer, None] = {e.arg: None for root in expressions(s) for e in loads_in(root)}
     if isinstance(s, Define):
         out.update((st.buffer, None) for st in s.stores if st.combiner is not None)
     if isinstance(s, Loop):

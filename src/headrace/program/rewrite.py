@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from headrace.program.expr import Axis, Expr, load, substitute, transform
-from headrace.program.ir import Branch, Buffer, Define, Loop, Module, Statement, Store
+from headrace.program.ir import Branch, Buffer, Define, Loop, Module, Statement, Store, reads, writes
 
 ListFn = Callable[[list[Statement]], list[Statement]]
 
@@ -68,6 +68,8 @@ def move_buffer(
         return transform(e, rule, memo)
 
     def statement(s: Statement) -> Statement:
+        if old not in reads(s) and old not in writes(s):
+            return s
         s = map_expressions(s, expression)
         if isinstance(s, Define):
             if any(t.buffer is old for t in s.stores):
