@@ -12,7 +12,7 @@ class InvalidModel(Error):
 class UnsupportedOperator(Error):
     """A valid model uses something Headrace cannot do.
 
-    op: operator type, or "" for a value; node: name of the node or value; stage: "normalise", "lower", "codegen", …;
+    op: operator type, "" for a value; node: name of the node or value; stage: "normalise", "lower", …;
     hint: what the user can do about it.
     """
 

@@ -116,7 +116,7 @@ class Instance:
         if not self._using.acquire(False):
             raise RuntimeError("this instance is in use by another thread; give every thread its own")
         try:
-            if inputs.keys() != self._input_names:
+            if type(inputs) is not dict or inputs.keys() != self._input_names:
                 check_names(inputs, self._manifest.inputs, "input")
             if self._is_staged:
                 return self._run_staged(function, inputs, out)

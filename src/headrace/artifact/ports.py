@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,8 +40,10 @@ def bound_shape(port: Port, symbols: Mapping[str, int]) -> Shape:
     return tuple([dim if isinstance(dim, int) else symbols[dim] for dim in port.shape])
 
 
-def check_names(given: Iterable[str], ports: Sequence[Port], role: str) -> None:
-    """Raise ValueError unless `given` are exactly the names of `ports`."""
+def check_names(given: Mapping[str, object], ports: Sequence[Port], role: str) -> None:
+    """Raise ValueError unless the keys of `given` are exactly the names of `ports`; TypeError for no mapping."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{role}s must be a dict of arrays by name, not {type(given).__name__}")
     known = [port.name for port in ports]
     names = list(given)
     for name in names:

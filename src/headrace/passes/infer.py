@@ -111,7 +111,9 @@ def _check_attributes(node: ir.Node, facts: Facts) -> None:
             parts = [(d, block) for d in dims[2:]]
         if block < 1 or any(isinstance(d, int) and d % size for d, size in parts):
             shown = dims_text(dims)
-            raise InvalidModel(f"node {label(node)!r} ({node.op_type}): blocksize {block} does not fit {shown}")
+            raise InvalidModel(
+                f"node {label(node)!r} ({node.op_type}): blocksize {block} does not fit {shown}"
+            )
 
 
 def _refusal(error: Exception, node: ir.Node) -> str:
