@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from headrace.codegen import vmath
-from headrace.codegen.driver import ALIGN, Layout, Weights, extent_name, init_function, run_function, sizes
-from headrace.codegen.driver import state_functions
+from headrace.codegen.driver import (
+    ALIGN,
+    Layout,
+    Weights,
+    extent_name,
+    init_function,
+    run_function,
+    sizes,
+    state_functions,
+)
 from headrace.codegen.generated import Generated, KernelInfo, Port, Symbol
 from headrace.codegen.header import errors, header
 from headrace.codegen.helpers import helpers

@@ -135,7 +135,10 @@ def init_function(layout: Layout) -> str:
 def state_functions(layout: Layout) -> str:
     """NAME_get_state and NAME_set_state: the portable state, one array after the other."""
     out = []
-    for verb, args in (("get", "const void *state, void *portable"), ("set", "void *state, const void *portable")):
+    for verb, args in (
+        ("get", "const void *state, void *portable"),
+        ("set", "void *state, const void *portable"),
+    ):
         lines = [f"int {layout.name}_{verb}_state({args})", "{"]
         for pair, port in zip(layout.module.states, layout.states, strict=True):
             mine = f"(const unsigned char *)state + {layout.plan.state[pair.buffer]}"
@@ -143,7 +146,9 @@ def state_functions(layout: Layout) -> str:
             if verb == "get":
                 lines.append(f"    memcpy((unsigned char *)portable + {port.offset}, {mine}, {port.nbytes});")
             else:
-                lines.append(f"    memcpy((unsigned char *)state + {layout.plan.state[pair.buffer]}, {theirs}, {port.nbytes});")
+                lines.append(
+                    f"    memcpy((unsigned char *)state + {layout.plan.state[pair.buffer]}, {theirs}, {port.nbytes});"
+                )
         out.append("\n".join([*lines, "    return 0;", "}"]))
     return "\n\n".join(out)
 
@@ -166,4 +171,3 @@ def extent_name(e: Extent) -> int | str:
     if isinstance(e, int):
         return e
     return e.arg.name if e.op == "sym" else repr(e)
-

@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from headrace.codegen import scalar
 from headrace.codegen.scalar import CTYPES, HALF
 from headrace.codegen.scope import Operand, Scope
+from headrace.program.access import flat, harmless
 from headrace.program.dtypes import is_float
-from headrace.program.expr import BINARY, COMPARE, MATH, UNARY, Expr, Extent, index, substitute, walk
+from headrace.program.expr import BINARY, COMPARE, MATH, UNARY, Expr, Extent, index, substitute
 from headrace.program.index import bounds, coefficient, free_vars
 from headrace.program.ir import Buffer
 
 ReduceFn = Callable[["Emitter", Expr, Scope], Operand]
+_FLOAT = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
+_BITS = {"and": "&", "or": "|", "xor": "^"}
 _VECTOR_DTYPES = ("f32", "i32", "i8", "u8", "i16", "u16", "f64")
 
 
@@ -132,7 +135,7 @@ class Emitter:
 
     def _scalar_select(self, e: Expr, scope: Scope) -> str | Operand:
         cond = self.scalar(e.args[0], scope).text
-        if all(_safe(a) for a in e.args[1:]):
+        if all(harmless(a) for a in e.args[1:]):
             a, b = (self.scalar(x, scope).text for x in e.args[1:])
             return f"{cond} ? {a} : {b}"
         return self._branches(e, cond, scope, 1)
@@ -186,7 +189,7 @@ class Emitter:
             return self.reduce(self, e, scope)
         if e.op == "load":
             return self._vector_load(e, scope, lane)
-        if e.op == "select" and self.lane_of(e.args[0]) is None and not all(_safe(a) for a in e.args[1:]):
+        if e.op == "select" and self.lane_of(e.args[0]) is None and not all(harmless(a) for a in e.args[1:]):
             return self._branches(e, self.scalar(e.args[0], scope).text, scope, self.lanes)
         if not self._has_vector_form(e):
             return self._lane_by_lane(e, scope, lane)
@@ -208,13 +211,13 @@ class Emitter:
         if e.op == "isnan":
             return f"hr_ne_{kind}({args[0]}, {args[0]})"
         if is_float(e.dtype) and e.op in ("add", "sub", "mul", "div"):
-            return f"{args[0]} {dict(add='+', sub='-', mul='*', div='/')[e.op]} {args[1]}"
+            return f"{args[0]} {_FLOAT[e.op]} {args[1]}"
         if e.op in ("min", "max") and e.dtype == "bool":
             return f"{args[0]} {'&' if e.op == 'min' else '|'} {args[1]}"
         if e.op == "not":
             return f"~{args[0]}"
         if e.dtype == "bool" and e.op in ("and", "or", "xor"):
-            return f"{args[0]} {dict(zip(('and', 'or', 'xor'), '&|^', strict=True))[e.op]} {args[1]}"
+            return f"{args[0]} {_BITS[e.op]} {args[1]}"
         return f"hr_{e.op}_{kind}({', '.join(args)})"
 
     def _mask(self, mask: str, dtype: str) -> str:
@@ -234,7 +237,7 @@ class Emitter:
         if e.op in COMPARE:
             return e.args[0].dtype in ("f32", "i32")
         if e.op == "select":
-            return e.dtype in ("f32", "i32") and all(_safe(a) for a in e.args[1:])
+            return e.dtype in ("f32", "i32") and all(harmless(a) for a in e.args[1:])
         if not kinds <= {"f32", "i32", "bool"} or e.op in (
             "check",
             "fmod",
@@ -256,9 +259,7 @@ class Emitter:
         text = self.widened(self.value(source, scope), source.dtype, n)
         if source.dtype == "bool":
             one = scalar.literal(1, e.dtype)
-            return (
-                f"hr_select_{e.dtype}x{n}({text}, hr_splat_{e.dtype}x{n}({one}), hr_splat_{e.dtype}x{n}(0))"
-            )
+            return f"hr_select_{e.dtype}x{n}({text}, hr_splat_{e.dtype}x{n}({one}), hr_splat_{e.dtype}x{n}(0))"
         if e.dtype == "bool":
             return f"hr_ne_{source.dtype}x{n}({text}, hr_splat_{source.dtype}x{n}(0))"
         if is_float(source.dtype) and not is_float(e.dtype):
@@ -324,9 +325,7 @@ class Emitter:
 
     # --- stores ----------------------------------------------------------------------------------
 
-    def store(
-        self, buffer: Buffer, idx: tuple[Expr, ...], value: Expr, combiner: str | None, scope: Scope
-    ) -> None:
+    def store(self, buffer: Buffer, idx: tuple[Expr, ...], value: Expr, combiner: str | None, scope: Scope) -> None:
         """buffer[idx] = value for one point, or for all lanes of one vector."""
         offset = flat(buffer, idx)
         lane = self.lane_of(offset)
@@ -339,12 +338,7 @@ class Emitter:
         text = self.widened(operand, buffer.dtype, self.lanes)
         step = coefficient(offset, lane)
         count = self.active(lane, scope)
-        if (
-            combiner is None
-            and step is not None
-            and buffer.dtype in _VECTOR_DTYPES
-            and (step == 1 or count is None)
-        ):
+        if combiner is None and step is not None and buffer.dtype in _VECTOR_DTYPES and (step == 1 or count is None):
             base = self.index(substitute(offset, {lane: index(0)}), scope)
             pointer = f"{target} + {base}" if base != "0" else target
             kind = f"{buffer.dtype}x{self.lanes}"
@@ -385,33 +379,12 @@ def vector_elem(dtype: str) -> str:
     return "u16" if dtype in HALF else dtype
 
 
-def flat(buffer: Buffer, idx: tuple[Expr, ...]) -> Expr:
-    """Row-major element offset."""
-    offset: Expr = index(0)
-    for i, extent in zip(idx, buffer.shape, strict=True):
-        offset = offset * extent + i
-    return offset
-
-
 def _affine_in(e: Expr, lanes: set[Expr]) -> bool:
     return all(coefficient(e, v) is not None for v in free_vars(e) if v in lanes)
 
 
 def _combine(combiner: str | None, old: str, new: str, dtype: str) -> str:
     return new if combiner is None else scalar.binary_op(combiner, old, new, dtype)
-
-
-def _safe(e: Expr) -> bool:
-    """Whether evaluating `e` in vain does no harm: no checks, no reductions, every load inside its buffer."""
-    for node in walk(e):
-        if node.op in ("check", "reduce"):
-            return False
-        if node.op == "load":
-            for i, extent in zip(node.args, node.arg.shape, strict=True):
-                lo, hi = bounds(i)
-                if lo < 0 or not isinstance(extent, int) or hi >= extent:
-                    return False
-    return True
 
 
 def _hoistable(e: Expr) -> bool:

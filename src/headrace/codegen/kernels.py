@@ -227,5 +227,3 @@ def const_buffers(s: Statement) -> list[Buffer]:
 def is_empty(s: Statement) -> bool:
     """Whether a statement has no points at all."""
     return isinstance(s, Define) and any(a.extent == 0 for a in s.axes)
-
-

@@ -8,17 +8,19 @@ tiles and, for the last vector, fewer lanes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from headrace.codegen.emit import Emitter
 from headrace.codegen.pack import Packer, Range
 from headrace.codegen.reduction import ReductionEmitter
 from headrace.codegen.scope import Scope
-from headrace.program.expr import Axis, Expr, index, substitute, var
+from headrace.program.expr import Axis, Expr, Extent, index, substitute, var
 from headrace.program.ir import Define
 from headrace.schedule import steps as st
 
 Mapping = dict[Expr, Expr]
+Points = Callable[[Expr], list[Expr]]  # the base of a tile → the points of the axis in it
 
 
 @dataclass
@@ -76,10 +78,24 @@ class NestEmitter:
         else:
             self._loop(level, scope, tile, axis, 0, axis.extent, 1, lambda v: [v])
 
-    def _loop(self, level, scope, tile, axis, start, stop, step, values, lane=None) -> None:  # type: ignore[no-untyped-def]
+    def _loop(
+        self,
+        level: int,
+        scope: Scope,
+        tile: Tile,
+        axis: Axis,
+        start: Extent,
+        stop: Extent,
+        step: int,
+        values: Points,
+        lane: Expr | None = None,
+    ) -> None:
         """for (v = start; v + step <= stop; v += step) with `values(v)` as the points of the tile."""
         e = self.emitter
-        points = lambda v: [{**p, axis.var: x} for p in tile.points for x in values(v)]  # noqa: E731
+
+        def points(v: Expr) -> list[Mapping]:
+            return [{**p, axis.var: x} for p in tile.points for x in values(v)]
+
         if isinstance(stop, int) and isinstance(start, int) and stop - start < 2 * step:
             if stop - start < step:
                 return
@@ -103,7 +119,7 @@ class NestEmitter:
         scope.close(f"for (ptrdiff_t {name} = {begin}; {condition}; {name} += {step})", inner)
 
     def _row_loops(self, level: int, scope: Scope, tile: Tile, axis: Axis, count: int) -> None:
-        def rows(n: int):  # type: ignore[no-untyped-def]
+        def rows(n: int) -> Points:
             return lambda v: [v + r for r in range(n)]
 
         extent = axis.extent
@@ -121,11 +137,10 @@ class NestEmitter:
     def _vector_loops(self, level: int, scope: Scope, tile: Tile, axis: Axis, step: st.Vectorize) -> None:
         lanes, extent = step.lanes, axis.extent
 
-        def columns(vectors: int, last: Expr | None):  # type: ignore[no-untyped-def]
+        def columns(vectors: int, last: Expr | None) -> Points:
             full = self._lane(lanes)
             return lambda v: [
-                v + j * lanes + (last if last is not None and j == vectors - 1 else full)
-                for j in range(vectors)
+                v + j * lanes + (last if last is not None and j == vectors - 1 else full) for j in range(vectors)
             ]
 
         block = lanes * step.registers
@@ -156,7 +171,7 @@ class NestEmitter:
         lane = var(f"lane_{name}", left)
         e.lane_vars.add(lane)
         inner = scope.child(binds=(left,), fenced=True)
-        ranges = {**tile.ranges, axis.var: Range(start, None, None, 0, lane)}
+        ranges = {**tile.ranges, axis.var: Range(start, start, None, 0, lane)}
         points = [{**p, axis.var: start + lane} for p in tile.points]
         self._level(level + 1, inner, Tile(points, ranges, lane))
         scope.close(f"if ({name} > 0)", inner)

@@ -52,7 +52,11 @@ class Packer:
     made: dict[str, Buffer] = field(default_factory=dict)
 
     def region(
-        self, define: Define, ranges: dict[Expr, Range], points: list[dict[Expr, Expr]], reduction: ReductionEmitter
+        self,
+        define: Define,
+        ranges: dict[Expr, Range],
+        points: list[dict[Expr, Expr]],
+        reduction: ReductionEmitter,
     ) -> list[dict[Expr, Expr]]:
         """For each point of the tile: constant load → packed load."""
         maps: list[dict[Expr, Expr]] = [{} for _ in points]
@@ -77,7 +81,9 @@ class Packer:
         outer = [v for v in points[0] if v in used]
         if not used & set(by_var) or any(not isinstance(by_var[v].extent, int) for v in used if v in by_var):
             return
-        if not used <= set(by_var) | set(outer) or any(n.op == "load" and n is not e and n.arg.space != "const" for n in walk(e)):
+        if not used <= set(by_var) | set(outer) or any(
+            n.op == "load" and n is not e and n.arg.space != "const" for n in walk(e)
+        ):
             return
         dims = self._dims(outer, ranges, points, reduction.ordered(axes, used), reduction.vector_axis(axes))
         if dims is None:
@@ -159,7 +165,11 @@ class Packer:
             if d.kind == "lanes":
                 limit = d.var.arg[1]
                 valid = valid & (env[d.var] < limit)
-        data = e.arg.data[tuple(np.broadcast_to(p, shape) for p in places)] if places else np.broadcast_to(e.arg.data, shape)
+        data = (
+            e.arg.data[tuple(np.broadcast_to(p, shape) for p in places)]
+            if places
+            else np.broadcast_to(e.arg.data, shape)
+        )
         data = np.where(np.broadcast_to(valid, shape), data, np.zeros((), data.dtype)).ravel()
         digest = hashlib.sha256(data.tobytes() + e.dtype.encode()).hexdigest()
         if digest not in self.made:
@@ -191,4 +201,3 @@ _NUMPY = {
     "min": np.minimum, "max": np.maximum, "div": np.floor_divide, "lt": np.less, "le": np.less_equal,
     "eq": np.equal, "ne": np.not_equal, "and": np.logical_and, "or": np.logical_or, "not": np.logical_not,
 }  # fmt: skip
-

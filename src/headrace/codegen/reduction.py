@@ -112,9 +112,7 @@ class ReductionEmitter:
             self._finish(emitter, home, group)
 
     def _group(self, emitter: Emitter, scope: Scope, members: list[Expr]) -> Group:
-        axes = tuple(
-            Axis(var(scope.names.fresh("k"), a.extent), a.extent) for a in members[0].arg[1]
-        )
+        axes = tuple(Axis(var(scope.names.fresh("k"), a.extent), a.extent) for a in members[0].arg[1])
         for a in axes:
             emitter.variables[a.var] = a.var.arg[0]
         vector = None
@@ -153,7 +151,9 @@ class ReductionEmitter:
 
     # --- loops -----------------------------------------------------------------------------------
 
-    def _loops(self, emitter: Emitter, scope: Scope, group: Group, depth: int, env: dict[Expr, Expr] | None = None) -> None:
+    def _loops(
+        self, emitter: Emitter, scope: Scope, group: Group, depth: int, env: dict[Expr, Expr] | None = None
+    ) -> None:
         env = env or {}
         order = self._nesting(group)
         if depth == len(order):
@@ -228,7 +228,13 @@ class ReductionEmitter:
             self._update(emitter, scope, group, {**env, axis.var: index(start) + last}, j, active)
 
     def _update(
-        self, emitter: Emitter, scope: Scope, group: Group, env: dict[Expr, Expr], turn: int, active: int | None = None
+        self,
+        emitter: Emitter,
+        scope: Scope,
+        group: Group,
+        env: dict[Expr, Expr],
+        turn: int,
+        active: int | None = None,
     ) -> None:
         """One more point into every accumulator."""
         for a in group.accumulators:
@@ -252,12 +258,23 @@ class ReductionEmitter:
         """Inactive lanes replaced by the neutral element."""
         elem = vector_elem(dtype)
         t = f"{elem}x{lanes}"
-        start = "-1" if dtype == "bool" and kind in ("and", "min") else scalar.literal(reduce_identity(kind, dtype).arg, dtype)
+        start = (
+            "-1"
+            if dtype == "bool" and kind in ("and", "min")
+            else scalar.literal(reduce_identity(kind, dtype).arg, dtype)
+        )
         mask = f"hr_lt_{t}(hr_iota_{t}(), hr_splat_{t}({active}))"
         return f"hr_select_{t}({mask}, {text}, hr_splat_{t}({start}))"
 
     def _update_position(
-        self, emitter: Emitter, scope: Scope, a: Accumulator, kind: str, value: Expr, group: Group, env: dict[Expr, Expr]
+        self,
+        emitter: Emitter,
+        scope: Scope,
+        a: Accumulator,
+        kind: str,
+        value: Expr,
+        group: Group,
+        env: dict[Expr, Expr],
     ) -> None:
         x = emitter.scalar(value, scope).text
         best, at = a.names[0], a.position
@@ -310,5 +327,3 @@ def fold(kind: str, a: str, dtype: str, lanes: int) -> str:
     if dtype == "bool":
         return f"hr_{'all' if kind in ('and', 'min') else 'any'}_i32x{lanes}({a})"
     return f"hr_h{kind}_{dtype}x{lanes}({a})"
-
-

@@ -15,6 +15,8 @@ CTYPES = {
     "bool": "uint8_t", "index": "ptrdiff_t",
 }  # fmt: skip
 HALF = ("f16", "bf16")
+_FLOAT = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
+_BITS = {"and": "&", "or": "|", "xor": "^"}
 _COMPARE = {"lt": "<", "le": "<=", "eq": "==", "ne": "!="}
 _INDEX = {
     "add": "+",
@@ -64,9 +66,7 @@ def _float_literal(value: float, dtype: str) -> str:
         if np.isinf(single):
             return _float_literal(math.inf if value > 0 else -math.inf, dtype)
         text = (
-            repr(float(str(single)))
-            if float(np.float32(float(str(single)))) == float(single)
-            else repr(float(single))
+            repr(float(str(single))) if float(np.float32(float(str(single)))) == float(single) else repr(float(single))
         )
     else:
         text = repr(value)
@@ -105,12 +105,12 @@ def binary_op(op: str, a: str, b: str, dtype: str) -> str:
                 "min": f"({a} & {b})"}[op]  # fmt: skip
     if is_float(dtype):
         if op in ("add", "sub", "mul", "div"):
-            return f"({a} {dict(add='+', sub='-', mul='*', div='/')[op]} {b})"
+            return f"({a} {_FLOAT[op]} {b})"
         if op == "floordiv":
             raise UnsupportedOperator(op, "", "codegen", f"no {op} of {dtype}; divide, then round down")
         return f"hr_{op}_{dtype}({a}, {b})"
     if op in ("and", "or", "xor"):
-        return f"({CTYPES[dtype]})({a} {dict(zip(('and', 'or', 'xor'), '&|^', strict=True))[op]} {b})"
+        return f"({CTYPES[dtype]})({a} {_BITS[op]} {b})"
     if op in ("shl", "shr"):
         return _shift(op, a, b, dtype)
     if op == "pow":
@@ -143,11 +143,7 @@ def unary_op(op: str, a: str, dtype: str) -> str:
     if op == "isnan":
         return f"({a} != {a})" if is_float(dtype) else "0"
     if op == "isinf":
-        return (
-            f"(hr_abs_{dtype}({a}) == __builtin_inf{'f' if dtype == 'f32' else ''}())"
-            if is_float(dtype)
-            else "0"
-        )
+        return f"(hr_abs_{dtype}({a}) == __builtin_inf{'f' if dtype == 'f32' else ''}())" if is_float(dtype) else "0"
     if op == "neg" and is_float(dtype):
         return f"(-{a})"
     if dtype in UNSIGNED and op == "abs":
@@ -188,11 +184,7 @@ def cast_op(a: str, to: str, source: str, mode: str) -> str:
         return f"hr_sat_{to}_{source}({inner})"
     if mode == "sat" and not is_float(source) and not is_float(to):
         return _saturate(a, to, source)
-    return (
-        f"({CTYPES[to]})({a})"
-        if not (to in SIGNED and source not in FLOATS)
-        else f"hr_cvt_{to}_{source}({a})"
-    )
+    return f"({CTYPES[to]})({a})" if not (to in SIGNED and source not in FLOATS) else f"hr_cvt_{to}_{source}({a})"
 
 
 def _saturate(a: str, to: str, source: str) -> str:

@@ -41,10 +41,9 @@ class Scope:
         self.binds = frozenset(binds)
         self.lines: list[str] = []
         self.values: dict[tuple[Expr, int], Operand] = {}
-        self.depth = 0 if parent is None else parent.depth + 1
 
     def line(self, text: str) -> None:
-        self.lines.append("    " * 1 + text)
+        self.lines.append("    " + text)
 
     def child(self, binds: Iterable[Expr] = (), fenced: bool = False) -> Scope:
         return Scope(self, self.names, binds, fenced)

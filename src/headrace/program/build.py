@@ -1,10 +1,10 @@
 """The builder with which operators write their definitions.
 
-    b = Builder("model")
-    x = b.input("x", "f32", (4, 8))
-    w = b.constant(weights)                                   # (8, 16)
-    y = b.compute((4, 16), lambda i, j: b.sum((8,), lambda k: x[i, k] * w[k, j]))
-    b.output("y", y)
+b = Builder("model")
+x = b.input("x", "f32", (4, 8))
+w = b.constant(weights)                                   # (8, 16)
+y = b.compute((4, 16), lambda i, j: b.sum((8,), lambda k: x[i, k] * w[k, j]))
+b.output("y", y)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from headrace.program.dtypes import numpy_dtype, short_name
 from headrace.program.expr import Axis, Expr, Extent, Scalar, Sym, const, fresh, index, load, reduce, sym
-from headrace.program.ir import Branch, Buffer, Define, Loop, Module, StatePair, Statement, Store
+from headrace.program.ir import Branch, Buffer, Define, Loop, Module, Statement, StatePair, Store
 
 Shape = tuple[Extent, ...]
 
@@ -269,9 +269,7 @@ class Builder:
 
     def module(self) -> Module:
         """The finished module."""
-        return Module(
-            self.name, self.inputs, self.outputs, self.body, self.states, list(self.symbols.values())
-        )
+        return Module(self.name, self.inputs, self.outputs, self.body, self.states, list(self.symbols.values()))
 
 
 def _index(i: Scalar) -> Expr:

@@ -141,4 +141,3 @@ def _may_forward(body: list[Statement], n: int, source: Buffer, target: Buffer) 
     if first is None:
         return False
     return all(target not in reads(s) for s in body[:n])
-

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from headrace.program.expr import Expr, substitute, transform, walk
+from headrace.program.ir import Buffer, Define, Loop, Module, Statement, Store, reads, writes
 from headrace.program.rewrite import replace_body
-from headrace.program.ir import Branch, Buffer, Define, Loop, Module, Statement, Store, reads, writes
 
 MAX_NODES = 400
 
@@ -257,9 +257,7 @@ def _visits_once(p: Define, c: Define, buffer: Buffer) -> bool:
         return _points(c) <= _points(p)
     if has_reduction:
         return False
-    boxes = [
-        n.arg[1] for st in c.stores for n in walk(st.value) if n.op == "reduce" and load in set(walk(n.args[0]))
-    ]
+    boxes = [n.arg[1] for st in c.stores for n in walk(st.value) if n.op == "reduce" and load in set(walk(n.args[0]))]
     if len(boxes) != 1:
         return False
     total = _points(c)

@@ -174,13 +174,7 @@ class Scope:
             else:
                 v, step = next(iter(parts.items()))
                 place = self.places.get(v)
-                if (
-                    len(parts) > 1
-                    or place is None
-                    or step <= 0
-                    or place[0] in positions
-                    or place[1] == place[2]
-                ):
+                if len(parts) > 1 or place is None or step <= 0 or place[0] in positions or place[1] == place[2]:
                     return None
                 positions.append(place[0])
                 start, last = step * place[1] + constant, step * (place[2] - 1) + constant
@@ -262,9 +256,7 @@ class Scope:
         value = _lift(scope.value(e.args[0]), depth + m)
         return apply_reduce(kind, np.broadcast_to(value, extents + value.shape[m:]), m)
 
-    def _ragged(
-        self, e: Expr, scope: Scope, extents: tuple[int, ...], ragged: list[tuple[Axis, Array]]
-    ) -> Array:
+    def _ragged(self, e: Expr, scope: Scope, extents: tuple[int, ...], ragged: list[tuple[Axis, Array]]) -> Array:
         """A box whose extents vary over the grid: the greatest box with a mask."""
         kind, axes = e.arg
         if kind.endswith("_last"):
@@ -286,10 +278,7 @@ def _lift(x: Array, rank: int) -> Array:
 
 def _is_contraction(e: Expr) -> bool:
     return bool(
-        e.op == "reduce"
-        and e.arg[0] == "sum"
-        and e.args[0].op == "mul"
-        and e.dtype in ("f32", "f64", "i32", "i64")
+        e.op == "reduce" and e.arg[0] == "sum" and e.args[0].op == "mul" and e.dtype in ("f32", "f64", "i32", "i64")
     )
 
 

@@ -45,12 +45,7 @@ def bounds(e: Expr) -> tuple[int, int]:
         return min(a, c), max(b, d)
     if e.op == "load" and e.arg.data is not None and e.dtype != "bool" and is_int(e.dtype):
         return _contents(e.arg)
-    if (
-        e.op == "cast"
-        and e.args[0].op == "load"
-        and e.args[0].arg.data is not None
-        and is_int(e.args[0].dtype)
-    ):
+    if e.op == "cast" and e.args[0].op == "load" and e.args[0].arg.data is not None and is_int(e.args[0].dtype):
         return bounds(e.args[0])
     if e.op == "cast" and e.args[0].dtype in ("u8", "u16", "i8", "i16", "bool"):
         source = e.args[0].dtype
@@ -141,9 +136,7 @@ def _order(item: tuple[Expr, int]) -> tuple[int, int, str]:
 @lru_cache(maxsize=1 << 16)
 def sort_key(e: Expr) -> str:
     """A text that orders expressions the same way in every process."""
-    arg = getattr(e.arg, "name", None) or (
-        e.arg[0] if e.op == "var" else str(e.arg) if e.op == "const" else ""
-    )
+    arg = getattr(e.arg, "name", None) or (e.arg[0] if e.op == "var" else str(e.arg) if e.op == "const" else "")
     return f"{e.op}:{arg}({','.join(sort_key(a) for a in e.args)})"
 
 

@@ -21,9 +21,7 @@ from headrace.program.numeric import Array
 __all__ = ["Fault", "bind_symbols", "extent_value", "run"]
 
 
-def run(
-    module: Module, feeds: Mapping[str, Array], state: Mapping[str, Array] | None = None
-) -> dict[str, Any]:
+def run(module: Module, feeds: Mapping[str, Array], state: Mapping[str, Array] | None = None) -> dict[str, Any]:
     """Outputs by name. A module with states also returns "state": name → value after this run.
 
     feeds: every input by name, of exactly its dtype and shape; symbolic extents are taken from them.
@@ -37,8 +35,7 @@ def run(
         value = pair.initial if state is None or pair.name not in state else np.asarray(state[pair.name])
         if value.shape != pair.initial.shape or value.dtype != pair.initial.dtype:
             raise ValueError(
-                f"state {pair.name!r} is {pair.initial.dtype}{pair.initial.shape}, "
-                f"not {value.dtype}{value.shape}"
+                f"state {pair.name!r} is {pair.initial.dtype}{pair.initial.shape}, not {value.dtype}{value.shape}"
             )
         machine.arrays[pair.buffer] = value.copy()
     with np.errstate(all="ignore"):
@@ -58,18 +55,14 @@ def bind_symbols(module: Module, feeds: Mapping[str, Array]) -> dict[Sym, int]:
     for b in module.inputs:
         x = np.asarray(feeds[b.name])
         if x.dtype != numpy_dtype(b.dtype) or x.ndim != len(b.shape):
-            raise ValueError(
-                f"input {b.name!r} must be {b.dtype}{list(b.shape)}, not {x.dtype}{list(x.shape)}"
-            )
+            raise ValueError(f"input {b.name!r} must be {b.dtype}{list(b.shape)}, not {x.dtype}{list(x.shape)}")
         for extent, actual in zip(b.shape, x.shape, strict=True):
             _bind(extent, actual, values)
     for b in module.inputs:
         actual_shape = np.asarray(feeds[b.name]).shape
         shape = tuple(extent_value(e, values) for e in b.shape)
         if shape != actual_shape:
-            raise ValueError(
-                f"input {b.name!r} must have the shape {list(b.shape)}, not {list(actual_shape)}"
-            )
+            raise ValueError(f"input {b.name!r} must have the shape {list(b.shape)}, not {list(actual_shape)}")
     for s, value in values.items():
         if not 1 <= value <= s.bound or value % s.divisor:
             raise ValueError(f"{s.name} is {value}; it must be 1 to {s.bound} and a multiple of {s.divisor}")

@@ -7,9 +7,10 @@ The flat addresses become plain p again; fewer, longer loops leave less over at 
 
 from __future__ import annotations
 
+from headrace.program.access import flat
 from headrace.program.expr import Axis, Expr, fresh, index, make, substitute, transform, walk
 from headrace.program.index import coefficient, free_vars
-from headrace.program.ir import Buffer, Define, Module, Statement
+from headrace.program.ir import Define, Module, Statement
 from headrace.program.rewrite import each_list, map_expressions, replace_body, substitute_axes
 
 
@@ -69,12 +70,12 @@ def _mergeable(outer: Axis, inner: Axis, addresses: list[Expr], others: frozense
 
 def _uses(s: Define) -> tuple[list[Expr], frozenset[Expr]]:
     """Flat addresses of all loads and stores; variables that values use in other ways."""
-    addresses = [_flat(t.buffer, t.index) for t in s.stores]
+    addresses = [flat(t.buffer, t.index) for t in s.stores]
     others: frozenset[Expr] = frozenset()
     for t in s.stores:
         for n in walk(t.value):
             if n.op == "load":
-                addresses.append(_flat(n.arg, n.args))
+                addresses.append(flat(n.arg, n.args))
                 if any(x.op == "load" for a in n.args for x in walk(a)):
                     others |= free_vars(n)
             elif n.dtype != "index":
@@ -86,13 +87,6 @@ def _uses(s: Define) -> tuple[list[Expr], frozenset[Expr]]:
     return addresses, others
 
 
-def _flat(buffer: Buffer, idx: tuple[Expr, ...]) -> Expr:
-    offset: Expr = index(0)
-    for i, extent in zip(idx, buffer.shape, strict=True):
-        offset = offset * extent + i
-    return offset
-
-
 def _merge_reductions(s: Define) -> Define:
     for _ in range(16):
         found = _reduction_pair(s)
@@ -102,7 +96,9 @@ def _merge_reductions(s: Define) -> Define:
         axis = fresh("r", outer.bound * inner.bound)
         mapping = _split(outer, inner, axis)
 
-        def rule(e: Expr, axes: tuple[Axis, ...] = axes, old: tuple[Axis, Axis] = (outer, inner), new: Axis = axis) -> Expr | None:
+        def rule(
+            e: Expr, axes: tuple[Axis, ...] = axes, old: tuple[Axis, Axis] = (outer, inner), new: Axis = axis
+        ) -> Expr | None:
             if e.op != "reduce" or e.arg[1] != axes:
                 return None
             merged = tuple(new if a is old[0] else a for a in axes if a is not old[1])
@@ -123,7 +119,7 @@ def _reduction_pair(s: Define) -> tuple[tuple[Axis, ...], Axis, Axis] | None:
             if n.op != "reduce" or n.arg[0].startswith("arg"):
                 continue
             loads = [x for x in walk(n.args[0]) if x.op == "load"]
-            addresses = [_flat(x.arg, x.args) for x in loads if x.arg.space != "const"]
+            addresses = [flat(x.arg, x.args) for x in loads if x.arg.space != "const"]
             _, others = _uses(s)
             for outer in n.arg[1]:
                 for inner in n.arg[1]:

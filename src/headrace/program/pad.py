@@ -50,9 +50,7 @@ class _Pads:
         assert isinstance(new, Define)
         return new
 
-    def _padded(
-        self, e: Expr, s: Define, out: list[Statement], made: dict[tuple[object, ...], Buffer]
-    ) -> Expr | None:
+    def _padded(self, e: Expr, s: Define, out: list[Statement], made: dict[tuple[object, ...], Buffer]) -> Expr | None:
         cond, x, fill = e.args
         if x.op != "load" or fill.op != "const" or x.arg.space == "const":
             return None
@@ -89,7 +87,12 @@ def _count(b: Buffer) -> int:
 
 
 def _copy(
-    source: Buffer, target: Buffer, lows: list[int], limits: dict[int, tuple[int, int]], fill: Expr, nodes: tuple[str, ...]
+    source: Buffer,
+    target: Buffer,
+    lows: list[int],
+    limits: dict[int, tuple[int, int]],
+    fill: Expr,
+    nodes: tuple[str, ...],
 ) -> Define:
     axes = tuple(fresh("p", n) for n in target.shape)
     at = [a.var + lo for a, lo in zip(axes, lows, strict=True)]
@@ -142,5 +145,3 @@ def _limit(c: Expr, idx: tuple[Expr, ...]) -> tuple[int, int, int] | None:
                     return d, -(1 << 40), -left.arg - slack
                 return d, left.arg + slack, 1 << 40
     return None
-
-

@@ -66,9 +66,7 @@ def _orders(pieces: Sequence[Piece], rivals: list[list[int]]) -> list[list[int]]
     ]
 
 
-def _lift_peak(
-    pieces: Sequence[Piece], rivals: list[list[int]], offsets: list[int], peak: int
-) -> list[list[int]]:
+def _lift_peak(pieces: Sequence[Piece], rivals: list[list[int]], offsets: list[int], peak: int) -> list[list[int]]:
     """Orders that first place one piece at the top of the best plan, then its rivals, then the rest."""
     by_size = sorted(range(len(pieces)), key=lambda i: (-pieces[i].size, i))
     top = [i for i in by_size if offsets[i] + pieces[i].size == peak]

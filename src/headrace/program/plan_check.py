@@ -75,9 +75,7 @@ class _Memory:
             raise PlanError(f"the state {b!r} does not lie in the state block")
         end = plan.state_bytes if block == "state" else plan.scratch_bytes
         if low < 0 or low % plan.align or low + b.nbytes > end:
-            raise PlanError(
-                f"{b!r} at {block} byte {low} is not aligned or not inside the block of {end} bytes"
-            )
+            raise PlanError(f"{b!r} at {block} byte {low} is not aligned or not inside the block of {end} bytes")
         return block, low, low + b.nbytes
 
     def overlap(self, a: Buffer, b: Buffer) -> bool:

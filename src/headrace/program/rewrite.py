@@ -13,9 +13,7 @@ ListFn = Callable[[list[Statement]], list[Statement]]
 
 def replace_body(module: Module, body: Sequence[Statement]) -> Module:
     """The module with other statements."""
-    return Module(
-        module.name, module.inputs, module.outputs, list(body), module.states, module.symbols, module.notes
-    )
+    return Module(module.name, module.inputs, module.outputs, list(body), module.states, module.symbols, module.notes)
 
 
 def each_list(body: Sequence[Statement], fn: ListFn) -> list[Statement]:

@@ -94,9 +94,7 @@ def _split_all(s: Define) -> Define:
             axis, c = factor
             outer, inner = fresh("i", axis.bound // c), fresh("i", c)
             n = s.axes.index(axis)
-            s = substitute_axes(
-                s, (*s.axes[:n], outer, inner, *s.axes[n + 1 :]), {axis.var: outer.var * c + inner.var}
-            )
+            s = substitute_axes(s, (*s.axes[:n], outer, inner, *s.axes[n + 1 :]), {axis.var: outer.var * c + inner.var})
             continue
         reduced = _reduced_axes(s)
         factor = _factor(s, reduced)

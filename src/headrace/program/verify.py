@@ -78,9 +78,7 @@ class _Verifier:
             self.require(b.space == "output", f"output {b!r} is not in the space output")
         for p in m.states:
             self.require(p.buffer.space == "state", f"state {p.buffer!r} is not in the space state")
-            self.require(
-                tuple(p.initial.shape) == p.buffer.shape, f"state {p.name!r} starts in another shape"
-            )
+            self.require(tuple(p.initial.shape) == p.buffer.shape, f"state {p.name!r} starts in another shape")
         written = set(m.inputs) | {p.buffer for p in m.states}
         written = self.body(m.body, written, frozenset())
         self.place = f"module {m.name}"
@@ -88,17 +86,13 @@ class _Verifier:
             self.require(b in written, f"output {b!r} is never written")
         for p in m.states:
             if p.update is not None:
-                self.require(
-                    p.update in written or p.update.data is not None, f"{p.update!r} is never written"
-                )
+                self.require(p.update in written or p.update.data is not None, f"{p.update!r} is never written")
                 same = p.update.shape == p.buffer.shape and p.update.dtype == p.buffer.dtype
                 self.require(same, f"state {p.buffer!r} is updated by {p.update!r}")
 
     # --- statements ------------------------------------------------------------------------------
 
-    def body(
-        self, statements: Iterable[Statement], written: set[Buffer], scope: frozenset[Expr]
-    ) -> set[Buffer]:
+    def body(self, statements: Iterable[Statement], written: set[Buffer], scope: frozenset[Expr]) -> set[Buffer]:
         """Check statements in order; returns the buffers that are written afterwards."""
         for s in statements:
             self.place = "\n".join(show_statement(s)[:12])
@@ -220,9 +214,7 @@ class _Verifier:
 
     # --- expressions -----------------------------------------------------------------------------
 
-    def expression(
-        self, root: Expr, written: set[Buffer], scope: frozenset[Expr], empty: bool = False
-    ) -> None:
+    def expression(self, root: Expr, written: set[Buffer], scope: frozenset[Expr], empty: bool = False) -> None:
         unbound = free_vars(root) - scope
         self.require(not unbound, f"{sorted(map(str, unbound))} stand outside their loops")
         for e in walk(root):
@@ -246,9 +238,7 @@ class _Verifier:
                 self.extent(a.extent)
                 declared = a.var.arg[1]
                 fits = a.extent is declared or extent_bound(a.extent) <= _least(declared)
-                self.require(
-                    fits or a.extent == declared, f"{a.var} runs to {a.extent}, declared for {declared}"
-                )
+                self.require(fits or a.extent == declared, f"{a.var} runs to {a.extent}, declared for {declared}")
 
     def memory(self, e: Expr, facts: Facts, seen: set[tuple[Expr, Facts]]) -> None:
         """Every load below `e` is inside its buffer wherever it is evaluated."""

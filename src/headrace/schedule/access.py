@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from headrace.program.expr import Axis, Expr, index, walk
-from headrace.program.index import bounds, coefficient, free_vars
+from headrace.program.access import flat, harmless
+from headrace.program.expr import Axis, Expr, walk
+from headrace.program.index import coefficient, free_vars
 from headrace.program.ir import Buffer, Define
 from headrace.schedule.steps import reduce_axes, reductions
 
@@ -33,14 +34,6 @@ class Access:
     def packable(self) -> bool:
         """Whether code generation may lay it out as the loops want it."""
         return self.inside and self.buffer.space == "const"
-
-
-def flat(buffer: Buffer, idx: tuple[Expr, ...]) -> Expr:
-    """Row-major element offset."""
-    offset: Expr = index(0)
-    for i, extent in zip(idx, buffer.shape, strict=True):
-        offset = offset * extent + i
-    return offset
 
 
 class Facts:
@@ -108,17 +101,7 @@ class Facts:
 
     def guarded(self, v: Expr) -> bool:
         """Whether some condition changes along `v` and its sides may not both be evaluated."""
-        return any(n.op == "select" and v in free_vars(n.args[0]) and not _both_safe(n) for n in self.nodes)
-
-
-def _both_safe(select: Expr) -> bool:
-    for side in select.args[1:]:
-        for n in walk(side):
-            if n.op == "reduce":
-                return False
-            if n.op == "load":
-                for i, extent in zip(n.args, n.arg.shape, strict=True):
-                    lo, hi = bounds(i)
-                    if lo < 0 or not isinstance(extent, int) or hi >= extent:
-                        return False
-    return True
+        return any(
+            n.op == "select" and v in free_vars(n.args[0]) and not all(harmless(x) for x in n.args[1:])
+            for n in self.nodes
+        )

@@ -115,7 +115,9 @@ class Heuristic:
             if n == vector or a.bound == 1 or not facts.reduced:
                 continue
             shared = sum(1.0 for x in facts.loads if x.inside and x.uses(v) and not x.uses(a.var))
-            overlapping = sum(0.5 for x in facts.loads if x.inside and not x.packable and x.uses(a.var) and facts.box > 1)
+            overlapping = sum(
+                0.5 for x in facts.loads if x.inside and not x.packable and x.uses(a.var) and facts.box > 1
+            )
             gain = (shared + 0.01 * overlapping) * (1 - 1 / min(a.bound, MAX_ROWS)) + 0.0001 * n
             if shared and gain > best_gain:
                 best, best_gain = n, gain
@@ -253,7 +255,11 @@ def reduce_order(facts: Facts) -> tuple[int, ...]:
     """Reduction loops so that loads of non-constants walk through memory."""
 
     def stride(a: Axis) -> int:
-        found = [abs(x.step(a.var) or 1 << 30) for x in facts.loads if x.inside and x.buffer.space != "const" and x.uses(a.var)]
+        found = [
+            abs(x.step(a.var) or 1 << 30)
+            for x in facts.loads
+            if x.inside and x.buffer.space != "const" and x.uses(a.var)
+        ]
         return max(found, default=0)
 
     return tuple(sorted(range(len(facts.reduced)), key=lambda n: -stride(facts.reduced[n])))

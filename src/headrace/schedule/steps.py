@@ -138,9 +138,7 @@ def key(define: Define, target: str) -> str:
             return names.setdefault(e, f"v{len(names)}")
         arg = ""
         if e.op == "load":
-            arg = buffers.setdefault(
-                e.arg, f"b{len(buffers)}:{e.arg.dtype}{e.arg.bound}{e.arg.space == 'const'}"
-            )
+            arg = buffers.setdefault(e.arg, f"b{len(buffers)}:{e.arg.dtype}{e.arg.bound}{e.arg.space == 'const'}")
         elif e.op == "reduce":
             arg = e.arg[0] + ",".join(f"{text(a.var)}<{a.bound}" for a in e.arg[1])
         elif e.op != "var":

@@ -64,9 +64,7 @@ def _cbrt(t: VType, fma: bool, wide: bool) -> str:
 
 _ANY = "all x"
 _PARTS = (
-    Function(
-        "exp_sum", "e**(hi + lo), lo small", "hi ≤ 0", {}, exponential.EXP_SUM, "T hi, T lo", internal=True
-    ),
+    Function("exp_sum", "e**(hi + lo), lo small", "hi ≤ 0", {}, exponential.EXP_SUM, "T hi, T lo", internal=True),
     Function(
         "log_tail",
         "log(1 + f) - f",
@@ -153,9 +151,7 @@ _PUBLIC = (
     Function("cosh", "hyperbolic cosine", _ANY, {"f32": 1.6, "f64": 1.6}, exponential.COSH),
     Function("asinh", "inverse of sinh", _ANY, {"f32": 2, "f64": 2}, logarithm.ASINH),
     Function("acosh", "inverse of cosh; NaN below 1", _ANY, {"f32": 2.6, "f64": 2.6}, logarithm.ACOSH),
-    Function(
-        "atanh", "inverse of tanh; NaN outside [-1, 1]", _ANY, {"f32": 2.2, "f64": 2.2}, logarithm.ATANH
-    ),
+    Function("atanh", "inverse of tanh; NaN outside [-1, 1]", _ANY, {"f32": 2.2, "f64": 2.2}, logarithm.ATANH),
     Function("softplus", "log(1 + e**x)", _ANY, {"f32": 1.8, "f64": 1.8}, exponential.SOFTPLUS),
     Function("mish", "x tanh(softplus(x))", _ANY, {"f32": 4.5, "f64": 4.5}, exponential.MISH),
     Function("erf", "error function", _ANY, {"f32": 1.5, "f64": 1.5}, error_function.ERF),
@@ -171,9 +167,7 @@ _PUBLIC = (
     Function("cos", "cosine, also of huge x", _ANY, {"f32": 1.7, "f64": 2.4}, trigonometric.COS),
     Function("tan", "tangent, also of huge x", _ANY, {"f32": 3.7, "f64": 4}, trigonometric.TAN),
     Function("asin", "inverse sine; NaN outside [-1, 1]", _ANY, {"f32": 2.5, "f64": 2.4}, trigonometric.ASIN),
-    Function(
-        "acos", "inverse cosine; NaN outside [-1, 1]", _ANY, {"f32": 1.3, "f64": 1.3}, trigonometric.ACOS
-    ),
+    Function("acos", "inverse cosine; NaN outside [-1, 1]", _ANY, {"f32": 1.3, "f64": 1.3}, trigonometric.ACOS),
     Function("atan", "inverse tangent", _ANY, {"f32": 2.4, "f64": 2.5}, trigonometric.ATAN),
     Function(
         "pow",
