@@ -68,9 +68,7 @@ def run_case(case: Any, engine: str = "interpreter") -> Outcome:
             try:
                 with warnings.catch_warnings(), np.errstate(all="ignore"):
                     warnings.simplefilter("ignore")
-                    Runner.assert_similar_outputs(
-                        [_array(x) for x in expected], outputs, case.rtol, case.atol
-                    )
+                    Runner.assert_similar_outputs([_array(x) for x in expected], outputs, case.rtol, case.atol)
             except AssertionError as error:
                 return Outcome("wrong", " ".join(str(error).split())[:300])
     except UnsupportedOperator as error:

@@ -43,3 +43,14 @@ def test_the_list_of_refusals_names_cases() -> None:
 
 def test_the_promised_number_of_cases_pass() -> None:
     assert len(node_cases()) - len(refused_cases()) - len(KNOWN_GAPS) >= 1500
+
+
+NATIVE = sorted(n for n in first_of_each_operator() - refused_cases() - KNOWN_GAPS.keys() if "_expanded" not in n)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NATIVE)
+def test_compiled_case(name: str) -> None:
+    """The first case of each operator, as native code."""
+    outcome = run_case(node_cases()[name], "native")
+    assert outcome.kind == "pass", outcome.detail
