@@ -96,7 +96,7 @@ class HeadraceBackend(Backend):
 
 
 @dataclass
-class HeadraceRep(BackendRep):  # type: ignore[misc]
+class HeadraceRep(BackendRep):
     """A model with the programs compiled for the signatures seen so far."""
 
     model: Model
