@@ -22,9 +22,9 @@ from onnx.backend.base import Backend, BackendRep
 from headrace.errors import UnsupportedOperator
 from headrace.frontends.onnx import load
 from headrace.graph.model import Model
-from headrace.passes.prepare import prepare as prepare_graph
 from headrace.ops.lowering import lower
 from headrace.ops.registry import native
+from headrace.passes.prepare import prepare as prepare_graph
 from headrace.program import interp
 from headrace.program.verify import verify
 
