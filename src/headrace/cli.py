@@ -6,11 +6,14 @@ Exit status: 0 done, 1 the check failed or the model was refused, 2 wrong usage.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,21 +41,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else USAGE
     try:
-        status: int = arguments.command(arguments)
-        sys.stdout.flush()
-        return status
+        with _terminated_cleanly():
+            status: int = arguments.command(arguments)
+            sys.stdout.flush()
+            return status
     except BrokenPipeError:  # the reader, such as `head`, has enough
         sys.stderr.close()
         return DONE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return 128 + signal.SIGINT
+    except Terminated:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except Exception as error:
         if arguments.debug:
             traceback.print_exc()
         else:
             print(f"headrace: {_message(error)}", file=sys.stderr)
         return exit_status(error)
+
+
+class Terminated(BaseException):
+    """The process was asked to end; what is half-done is undone on the way out."""
+
+
+@contextlib.contextmanager
+def _terminated_cleanly() -> Iterator[None]:
+    """Turn SIGTERM into Terminated, as Python turns SIGINT into KeyboardInterrupt."""
+
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def exit_status(error: Exception) -> int:
@@ -87,9 +115,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("inspect", _inspect, "operators, shapes, parameters and work of a model")
     sub.add_argument("model", metavar="MODEL")
     sub.add_argument("--shape", action="append", type=parse_shape, default=[], metavar="x=1x3x224x224")
-    sub.add_argument(
-        "--axis", action="append", type=parse_axis, default=[], metavar="x=1", help="time axis of x"
-    )
+    sub.add_argument("--axis", action="append", type=parse_axis, default=[], metavar="x=1", help="time axis of x")
     sub.add_argument("--const", action="append", type=parse_constant, default=[], metavar="sr=16000")
 
     sub = command("compile", _compile, "compile a model to an artifact")
@@ -201,9 +227,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     program = _compiled(arguments, arguments.subject)
     peers = [name for name in arguments.peers.split(",") if name]
     with _progress("measuring"):
-        report = verbs.bench(
-            program, peers, model=arguments.model, rounds=arguments.rounds, evict=arguments.evict
-        )
+        report = verbs.bench(program, peers, model=arguments.model, rounds=arguments.rounds, evict=arguments.evict)
     return _print_report(report, arguments)
 
 

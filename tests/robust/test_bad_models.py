@@ -98,13 +98,9 @@ BAD = {
     "missing dim": Bad(relu(("batch", 4)), ValueError, r"dim 'batch'.*'x'.*shapes="),
     "dim without name": Bad(relu((None, 4)), ValueError, r"axis 0 of input 'x'.*shapes="),  # type: ignore[arg-type]
     "wrong rank of shape": Bad(relu(), ValueError, "'x'.*2 dims|1 dims", **dim(2)),
-    "shape of nothing": Bad(
-        relu(), ValueError, "'q'.*inputs: 'x'", {"shapes": {"q": (1,)}}, ("--shape", "q=1")
-    ),
+    "shape of nothing": Bad(relu(), ValueError, "'q'.*inputs: 'x'", {"shapes": {"q": (1,)}}, ("--shape", "q=1")),
     "state of nothing": Bad(relu(), ValueError, "'q'.*'x'", {"state": {"q": "y"}}, ("--state", "q=y")),
-    "constant of nothing": Bad(
-        relu(), ValueError, "'q'.*inputs: 'x'", {"constants": {"q": 1}}, ("--const", "q=1")
-    ),
+    "constant of nothing": Bad(relu(), ValueError, "'q'.*inputs: 'x'", {"constants": {"q": 1}}, ("--const", "q=1")),
 }
 
 

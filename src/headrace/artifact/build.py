@@ -60,7 +60,7 @@ def build(
         sources = write_sources(folder, generated)
         library = library_name(generated.name, target.triple)
         compile_library(toolchain, target.triple, sources, library, folder)
-        _check_freestanding(folder / library)
+        _check_library(folder / library, target.triple)
         manifest = describe(generated, target, toolchain, folder, library, source, options or {})
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         if source.path is not None:
@@ -107,9 +107,12 @@ def write_sources(folder: Path, generated: Generated) -> tuple[str, ...]:
     return f"{name}.c", f"{name}_bridge.c"
 
 
-def _check_freestanding(library: Path) -> None:
-    """Raise ToolchainError when the code calls anything but the memory functions compilers rely on."""
-    foreign = sorted((undefined_symbols(library.read_bytes()) or frozenset()) - EXTERNAL)
+def _check_library(library: Path, triple: str) -> None:
+    """Raise ToolchainError when there is no library, or it calls anything but the functions of EXTERNAL."""
+    needed = undefined_symbols(library.read_bytes()) if library.is_file() else None
+    if needed is None and ("linux" in triple or not library.is_file()):
+        raise ToolchainError(f"the compiler reported success, but {library.name} is no shared library")
+    foreign = sorted((needed or frozenset()) - EXTERNAL)
     if foreign:
         raise ToolchainError(f"generated code must not call into libraries, but needs {', '.join(foreign)}")
 
