@@ -90,8 +90,9 @@ class Edge:
 class Read:
     """Output frame o reads frames ceil((num·o + lo)/den) … floor((num·o + hi)/den) of a value.
 
-    past: and, through a state of the layer, all frames before these. edge: what it finds outside the
-    signal, where it reads there. post: applied to what was read.
+    past: and, through a state of the layer, all frames before these. own: the layer keeps the history
+    itself and is given one block. edge: what it finds outside the signal, where it reads there. post:
+    applied to what was read.
     """
 
     value: ir.Value
@@ -102,6 +103,19 @@ class Read:
     edge: Edge | None = None
     past: bool = False
     post: Callable[[Emit, ir.Value], ir.Value] | None = None
+    own: bool = False
+
+    @property
+    def wait(self) -> int:
+        """`hi` for readiness: reflection at the start takes frames that lie further on."""
+        if self.edge is None or self.edge.mode == "constant" or self.first(0) >= 0:
+            return self.hi
+        extra, o = 0, 0
+        while self.first(o) < 0:
+            mirror = -self.first(o) if self.edge.mode == "reflect" else 0
+            extra = max(extra, mirror - self.last(o))
+            o += 1
+        return self.hi + self.den * extra
 
     def first(self, o: int) -> int:
         """First frame that output frame o reads."""
@@ -146,8 +160,16 @@ class Plan:
 class Emit(Protocol):
     """Writes the step graph for one node."""
 
-    chunk: int
-    node: ir.Node
+    @property
+    def chunk(self) -> int:
+        """Input frames per step."""
+
+    @property
+    def plan(self) -> Plan:
+        """What the facet returned."""
+
+    def range(self, out: int = 0) -> tuple[int, int]:
+        """First frame and end of the block of an output, relative to s·m."""
 
     def read(self, k: int) -> ir.Value:
         """What `plan.reads[k]` needs for the block of this step."""
@@ -177,7 +199,8 @@ class Emit(Protocol):
         """A constant."""
 
     def clone(
-        self, inputs: Mapping[int, ir.Value], drop: Sequence[str] = (), **attributes: Any
+        self, inputs: Mapping[int, ir.Value | None], drop: Sequence[str] = (), count: int | None = None,
+        **attributes: Any,
     ) -> list[ir.Value]:
         """The node again: these inputs replaced, the others as given, attributes changed."""
 
@@ -193,11 +216,20 @@ class Emit(Protocol):
     def begun(self, fact: TimeFact, frame: int = 0) -> ir.Value:
         """bool [1]: whether frame number `frame` of this step's block is no longer before the signal."""
 
+    def later(self) -> ir.Value:
+        """bool [1]: whether this is not the first step."""
+
     def going(self, fact: TimeFact, frame: int = 0) -> ir.Value:
         """bool [1]: whether frame number `frame` of this step's block is not yet after the signal."""
 
     def index(self, fact: TimeFact, first: int, end: int) -> ir.Value:
         """int64 [end - first]: the numbers of frames s·m + first … s·m + end - 1."""
+
+    def within(self, k: int) -> ir.Value:
+        """bool [window]: which frames of `read(k)` lie in the signal."""
+
+    def overrun(self, fact: TimeFact) -> bool:
+        """Whether a step may see frames of this value that lie after the end."""
 
     def used(self, out: int) -> bool:
         """Whether something needs this output."""
@@ -287,9 +319,6 @@ class Site:
                     f"has input {i} changing over time", "only its first input may be a signal"
                 )
 
-    def length(self, fact: TimeFact) -> Dim:
-        return fact.length
-
 
 def slope(length: Dim, atom: str = TIME) -> Fraction | None:
     """How much a length grows per frame of T, or None when it is no sum of T and floor divisions."""
@@ -352,10 +381,7 @@ def framewise(
     fold = facts[0].fold
     if any(f.fold != fold for f in facts):
         raise site.refuse("mixes rows merged with time and rows apart", "reshape both to the same layout")
-    reads = tuple(site.read(i) for i in axes)
-    reads = tuple(
-        Read(site.value(i) or r.value) if r.edge is not None else r for i, r in zip(axes, reads, strict=True)
-    )
+    reads = tuple(Read(site.node.inputs[i]) for i in axes)  # type: ignore[arg-type]
     where = {**dict.fromkeys(range(len(site.node.outputs)), axis), **(outs or {})}
     timed = tuple(Timed(where[k], fold) for k in range(len(site.node.outputs)))
 

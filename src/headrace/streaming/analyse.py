@@ -175,7 +175,7 @@ def settle(site: Site, plan: Plan, result: Analysis) -> None:
             )
         delay = 0
         if not free:
-            reads = [(r.den * f.delay + r.hi) // r.num for r, f in inputs if not (f.free and r == Read(r.value))]
+            reads = [(r.den * f.delay + r.wait) // r.num for r, f in inputs if not (f.free and r == Read(r.value))]
             delay = max(0, out.least, missing(length, rate, result.multiple), *reads)
         result.time[value] = TimeFact(out.axis, rate, delay, length, out.fold, free)
         result.needs.append((length, 1))

@@ -14,7 +14,7 @@ from headrace.errors import NotStreamable
 from headrace.graph.facts import dtype_name, label
 from headrace.ops.timed import Edge, Fact, FinalFact, LengthFact, Plan, Read, TimeFact
 from headrace.streaming.analyse import Analysis, at
-from headrace.streaming.length import LengthCode
+from headrace.streaming.length import LengthCode, offsets
 
 FAR = 1 << 30
 
@@ -150,7 +150,7 @@ class Writer:
     def inside(self, fact: TimeFact, start: bool, end: bool, rank: int) -> ir.Value:
         """bool [m, 1, …]: which frames of the block lie in the signal."""
         count = self.frames(fact)
-        tail = rank - fact.axis - 1 + (1 if fact.fold != 1 else 0) * 0
+        tail = rank - fact.axis - 1
         key = ("inside", fact.rate, fact.delay, fact.length if end else None, start, end, count, tail)
         if key in self.masks:
             return self.masks[key]
@@ -158,8 +158,7 @@ class Writer:
         parts = []
         if start:
             self.steady = max(self.steady, -(-fact.delay // count) * self.chunk)
-            first = self.small("Sub", self.offset(fact), 0) if False else self.offset(fact)
-            here = self.add("time", "Add", [column, first])[0]
+            here = self.add("time", "Add", [column, self.offset(fact)])[0]
             limit = self.constant(np.array([fact.delay]), "time/const")
             parts.append(self.add("time", "GreaterOrEqual", [here, limit])[0])
         if end:
@@ -167,6 +166,19 @@ class Writer:
         mask = parts[0] if len(parts) == 1 else self.add("time", "And", parts)[0]
         self.masks[key] = mask
         return mask
+
+    def overrun(self, fact: TimeFact) -> bool:
+        """Whether a step may compute frames of this value that lie after its end."""
+        analysis, chunk = self.analysis, self.chunk
+        if chunk > 1:
+            return True
+        for value in analysis.prepared.model.graph.outputs:
+            known = analysis.time.get(value)
+            ends = known.ends if isinstance(known, FinalFact) else (known,) if isinstance(known, TimeFact) else ()
+            for item in ends:
+                if offsets(item.length, item.rate, 1, analysis.multiple)[0] + item.delay > 0:
+                    return True
+        return offsets(fact.length, fact.rate, 1, analysis.multiple)[0] + fact.delay < 0
 
     def block_dims(self, value: ir.Value, frames: int | None = None) -> list[int]:
         """Extents of a block, or of that many frames."""
@@ -332,7 +344,11 @@ class NodeWriter:
         if self.span is not None:
             return self.span
         timed = next(i for i, v in enumerate(self.node.outputs) if isinstance(self.writer.analysis.time.get(v), TimeFact))
-        return bounds(self.plan.reads[k], self.fact(timed), self.frames(timed))
+        read = self.plan.reads[k]
+        if read.own:
+            source = self.writer.analysis.fact(read.value)
+            return -source.delay, self.writer.frames(source) - source.delay
+        return bounds(read, self.fact(timed), self.frames(timed))
 
     def read(self, k: int) -> ir.Value:
         read = self.plan.reads[k]
@@ -354,12 +370,16 @@ class NodeWriter:
     def const(self, values: Any, dtype: Any = np.int64) -> ir.Value:
         return self.writer.constant(np.array(values, dtype), f"{self.name}/const")
 
-    def clone(self, inputs: Mapping[int, ir.Value], drop: Sequence[str] = (), **attributes: Any) -> list[ir.Value]:
-        given = [inputs[i] if i in inputs else self.given(i) for i in range(len(self.node.inputs))]
-        given += [inputs[i] for i in sorted(inputs) if i >= len(given)]
+    def clone(
+        self, inputs: Mapping[int, ir.Value | None], drop: Sequence[str] = (), count: int | None = None,
+        **attributes: Any,
+    ) -> list[ir.Value]:
+        size = max(len(self.node.inputs), *(i + 1 for i, v in inputs.items() if v is not None), 0)
+        given = [inputs[i] if i in inputs else self.given(i) for i in range(size)]
         kept = {k: a for k, a in self.node.attributes.items() if k not in drop and k not in attributes}
+        count = len(self.node.outputs) if count is None else count
         return self.writer.add(
-            self.name, self.node.op_type, given, len(self.node.outputs), {**kept, **attributes}, self.node.domain
+            self.name, self.node.op_type, given, count, {**kept, **attributes}, self.node.domain
         )
 
     def state(self, name: str, initial: np.ndarray[Any, Any]) -> ir.Value:
@@ -367,9 +387,10 @@ class NodeWriter:
 
     def adopt(self, name: str, value: ir.Value) -> ir.Value | None:
         writer = self.writer
-        if not value.is_graph_input() or value in writer.steps or value in writer.analysis.time:
+        if not value.is_graph_input() or value in writer.steps or len(value.uses()) > 1:
             return None
         dims = writer.block_dims(value)
+        writer.names.discard(value.name or "")
         state = writer.state(value.name or name, np.zeros(dims, writer.dtype(value)), value.dtype)
         writer.initial.append(state.name or name)
         return state
@@ -384,6 +405,11 @@ class NodeWriter:
         limit = writer.constant(np.array([fact.delay - frame]), "time/const")
         return writer.add("time", "GreaterOrEqual", [writer.offset(fact), limit])[0]
 
+    def later(self) -> ir.Value:
+        writer = self.writer
+        writer.steady = max(writer.steady, writer.chunk)
+        return writer.add("time", "Greater", [writer.now(), writer.constant(np.array([0]), "time/const")])[0]
+
     def going(self, fact: TimeFact, frame: int = 0) -> ir.Value:
         writer = self.writer
         return writer.add("time", "Greater", [writer.end(fact), writer.constant(np.array([frame]), "time/const")])[0]
@@ -393,6 +419,21 @@ class NodeWriter:
         writer.absolute = True
         column = writer.constant(np.arange(first, end), "time/window")
         return writer.add("time", "Add", [column, writer.offset(fact)])[0]
+
+    def within(self, k: int) -> ir.Value:
+        writer, read = self.writer, self.plan.reads[k]
+        fact = writer.analysis.fact(read.value)
+        first, end = self.window(k)
+        index = writer.constant(np.arange(first, end), "time/window")
+        writer.steady = max(writer.steady, -(first // writer.frames(fact)) * writer.chunk)
+        here = writer.add("time", "Add", [index, writer.offset(fact)])[0]
+        begun = writer.add("time", "GreaterOrEqual", [here, writer.constant(np.array([0]), "time/const")])[0]
+        last = writer.small("Sub", writer.end(fact), fact.delay)
+        going = writer.add("time", "Less", [index, last])[0]
+        return writer.add("time", "And", [begun, going])[0]
+
+    def overrun(self, fact: TimeFact) -> bool:
+        return self.writer.overrun(fact)
 
     def used(self, out: int) -> bool:
         if out >= len(self.node.outputs):
@@ -420,6 +461,7 @@ def static(writer: Writer, value: ir.Value, reader: str) -> ir.Value:
         writer.constants[new.name or ""] = new
     else:
         assert value.is_graph_input(), (reader, value.name)
+        writer.names.discard(value.name or "")
         new = writer.input(value.name or "side", value.dtype or ir.DataType.FLOAT, writer.block_dims(value))
     writer.steps[value] = new
     return new
@@ -444,7 +486,7 @@ def collect_lines(writer: Writer) -> None:
         if not outs or not plan.reads:
             continue
         out = outs[0]
-        for k, read in enumerate(plan.reads):
+        for read in plan.reads:
             source = analysis.fact(read.value)
             if source.free and read.edge is None:
                 continue
@@ -452,17 +494,17 @@ def collect_lines(writer: Writer) -> None:
             if read.edge is None and (start or end):
                 raise AssertionError(f"{label(node)} reads outside {read.value.name}")
             line = writer.lines.setdefault((read.value, read.edge), Line(read.value, read.edge))
-            first, _ = bounds(read, out, writer.frames(out))
+            first = -source.delay if read.own else bounds(read, out, writer.frames(out))[0]
             if read.edge is not None and read.edge.mode != "constant" and end:
                 first = min(first, read.last(-out.delay) - 2 * overhang(read, out, source, writer))
             line.start, line.end = line.start or start, line.end or end
             line.history = max(line.history, -source.delay - first)
-            del k
 
 
 def touches(read: Read, out: TimeFact, source: TimeFact, writer: Writer) -> tuple[bool, bool]:
     """Whether real output frames read before the start, beyond the end."""
-    return read.first(0) < 0, overhang(read, out, source, writer) > 0
+    before = read.first(0) < 0 or (read.past and read.edge is not None)
+    return before, overhang(read, out, source, writer) > 0
 
 
 def overhang(read: Read, out: TimeFact, source: TimeFact, writer: Writer) -> int:

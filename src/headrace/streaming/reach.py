@@ -76,7 +76,7 @@ def _reach(
 
 def _determined(read: Read, available: int) -> int:
     """Output frames whose last read is among the first `available` frames."""
-    return -((read.hi - read.den * available) // read.num)
+    return -((read.wait - read.den * available) // read.num)
 
 
 def _lookup(table: Sequence[int], frame: int, size: int, chunk: int) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from headrace.errors import NotStreamable
+from headrace.errors import InvalidModel, NotStreamable
 from headrace.graph.facts import label
 from headrace.graph.model import Model
 from headrace.graph.prepare import Prepared
@@ -24,7 +24,8 @@ from headrace.streaming.model import STREAM, Passing, Port, StepModel, StreamSpe
 from headrace.streaming.reach import reaches, timing
 from headrace.streaming.sink import sink_pads
 
-LONG = 1 << 20  # a signal is taken to be longer than any fixed slice of it
+LONG = 1 << 18  # a signal is taken to be longer than any fixed slice of it
+BOUNDS = (1 << 31, 1 << 26, 1 << 20)
 
 
 def stream(
@@ -70,15 +71,23 @@ def analyse_model(
     wanted = {name: _axis(name, axis, known) for name, axis in axes.items()}
     fixed = {name: tuple(TIME if i == wanted.get(name) else d for i, d in enumerate(dims))
              for name, dims in known.items()}
-    prepared = prepare(
-        model,
-        shapes=fixed,
-        constants=constants,
-        bounds={TIME: (LONG * LONG // step * step, step, LONG // step * step)},
-        native=_native,
-    )
+    prepared = _prepare_long(model, fixed, constants or {}, step)
     sink_pads(prepared)
     return analyse(prepared, wanted, step)
+
+
+def _prepare_long(
+    model: Model, shapes: Mapping[str, Sequence[int | str]], constants: Mapping[str, Any], step: int
+) -> Prepared:
+    """The model for signals between LONG and the greatest bound at which no value has absurd extents."""
+    for bound in BOUNDS:
+        limits = (bound // step * step, step, LONG // step * step)
+        try:
+            return prepare(model, shapes=shapes, constants=constants, bounds={TIME: limits}, native=_native)
+        except InvalidModel:
+            if bound == BOUNDS[-1]:
+                raise
+    raise AssertionError
 
 
 def _native(domain: str, op: str, version: int) -> bool:
