@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from headrace.artifact.package import OutputError
     from headrace.artifact.program import Program
     from headrace.graph.model import Model
-    from headrace.verbs import bench, compile, inspect, load, open, verify
+    from headrace.streaming.model import StepModel
+    from headrace.verbs import bench, compile, inspect, load, open, stream, verify
 
 __all__ = [
     "Error",
@@ -29,6 +30,7 @@ __all__ = [
     "NotStreamable",
     "OutputError",
     "Program",
+    "StepModel",
     "StreamFull",
     "TargetError",
     "TensorSpec",
@@ -39,6 +41,7 @@ __all__ = [
     "inspect",
     "load",
     "open",
+    "stream",
     "targets",
     "verify",
 ]
@@ -48,7 +51,8 @@ _HOME = {
     "Model": "headrace.graph.model",
     "OutputError": "headrace.artifact.package",
     "Program": "headrace.artifact.program",
-    **dict.fromkeys(("bench", "compile", "inspect", "load", "open", "verify"), "headrace.verbs"),
+    "StepModel": "headrace.streaming.model",
+    **dict.fromkeys(("bench", "compile", "inspect", "load", "open", "stream", "verify"), "headrace.verbs"),
 }
 
 

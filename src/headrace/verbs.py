@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from headrace.measure.bench_report import BenchReport
     from headrace.measure.inspect import Inspection
     from headrace.measure.verify_report import VerifyReport
+    from headrace.streaming.model import StepModel
 
 PathLike: TypeAlias = Union[str, "os.PathLike[str]"]
 ModelLike: TypeAlias = Union[PathLike, bytes, "onnx.ModelProto", "ir.Model", "Model"]
@@ -140,6 +141,28 @@ def _with_declared_names(generated: Generated, names: Sequence[str]) -> Generate
     """Outputs under the names of the model, where an output may be an input under the same name."""
     ports = [replace(p, name=name) for p, name in zip(generated.outputs, names, strict=True)]
     return replace(generated, outputs=tuple(ports))
+
+
+def stream(
+    model: ModelLike,
+    axes: Mapping[str, int],
+    *,
+    shapes: Shapes | None = None,
+    constants: Mapping[str, Any] | None = None,
+    multiple: Mapping[str, int] | None = None,
+    chunk: int | None = None,
+) -> StepModel:
+    """The step model of an offline model: one chunk of frames and the state in, what is ready out.
+
+    axes: time input -> its time axis; shapes: other unknown dims (1 where not given); constants: inputs
+    fixed now; multiple: time input -> a number of which its length is always a multiple; chunk: frames
+    per step, a multiple of the smallest.
+
+    Raises NotStreamable, which names the node, the reason and a way out; ValueError for wrong arguments.
+    """
+    from headrace.streaming.rewrite import stream as run
+
+    return run(load(model), axes, shapes=shapes, constants=constants, multiple=multiple, chunk=chunk)
 
 
 def open(path: PathLike) -> Program:

@@ -114,11 +114,13 @@ class Writer:
         return int(count)
 
     def now(self) -> ir.Value:
+        """`position`: frames in earlier steps, int64 [1]."""
         if self.position is None:
             self.position = self.input("position", ir.DataType.INT64, [1])
         return self.position
 
     def left(self) -> ir.Value:
+        """`valid`: frames from the start of this chunk to the end of the signal, int64 [1]."""
         if self.valid is None:
             self.valid = self.input("valid", ir.DataType.INT64, [1])
         return self.valid

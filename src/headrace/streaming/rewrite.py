@@ -129,7 +129,6 @@ def write(analysis: Analysis, model: Model, chunk: int) -> StepModel:
     writer = Writer(analysis, chunk)
     graph = analysis.prepared.model.graph
     writer.names.update(v.name or "" for v in (*graph.inputs, *graph.outputs))
-    writer.names |= {"position", "valid"}
     _inputs(writer, graph)
     collect_lines(writer)
     for node in analysis.live:
