@@ -83,4 +83,5 @@ def _table(e: Expr, axes: dict[Expr, Axis]) -> Expr | None:
     data = run(Module("table", [], [out], [define]), {})["table"]
     table = Buffer("folded", e.dtype, out.shape, "const", np.ascontiguousarray(data))
     found = load(table, tuple(used))
-    return _literal(found) or found
+    literal = _literal(found)
+    return found if literal is None else literal

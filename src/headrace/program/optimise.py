@@ -15,7 +15,7 @@ from headrace.program.split import split_axes, split_guards
 def optimise(module: Module, lanes: int = 16) -> Module:
     """Run all passes. lanes: f32 elements of a vector of the target."""
     module = fold_constants(module)
-    module = fuse(module)
+    module = fold_constants(fuse(module))
     module = split_axes(module)
     module = pad_guarded(module)
     module = split_guards(module)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from headrace.program.expr import Axis
+from headrace.program.expr import Axis, Expr
 from headrace.program.ir import Define
 from headrace.schedule import steps as st
 from headrace.schedule.access import Access, Facts
@@ -191,24 +191,24 @@ class _Kernel:
     column: int  # vector loads shared by the rows
     row: int  # scalar loads that change with the row
     once: int
-    once_only: bool  # no loop comes back to the constants
+    outside: bool  # loops outside the tile come back to the constants
 
     @staticmethod
-    def of(facts: Facts, v: object, r: object) -> _Kernel:
+    def of(facts: Facts, v: Expr, r: Expr | None) -> _Kernel:
         counts = {(True, True): 0, (True, False): 0, (False, True): 0, (False, False): 0}
         for a in facts.loads:
             if a.inside:
-                counts[(a.uses(v), r is not None and a.uses(r))] += 1  # type: ignore[arg-type]
+                counts[(a.uses(v), r is not None and a.uses(r))] += 1
         return _Kernel(
             max(1, len(facts.reductions)),
             counts[(True, True)],
             counts[(True, False)],
             counts[(False, True)],
             counts[(False, False)],
-            not any(
-                x.bound > 1 and any(a.inside and a.uses(v) and not a.uses(x.var) for a in facts.loads)  # type: ignore[arg-type]
+            any(
+                x.bound > 1 and any(a.inside and a.uses(v) and not a.uses(x.var) for a in facts.loads)
                 for x in facts.axes
-                if x.var is not v
+                if x.var is not v and x.var is not r
             ),
         )
 
@@ -218,15 +218,14 @@ class _Kernel:
             return True
         return sums + min(columns, 4) + 1 < vectors and sums + columns + count <= vectors + 3
 
-    def cycles(self, n: int, count: int, box: int) -> float:
+    def cycles(self, n: int, count: int, box: int, again: bool) -> float:
         """Cycles of one step of the reduction on a tile.
 
-        The constants of a tile are read again for every row of tiles: from L1 when they fit, else from L2
-        or beyond. Compilers keep the broadcast rows in registers too, which bounds what fits().
+        again: loops come back to the constants of a tile: from L1 when they fit, else from L2 or beyond. Compilers keep the broadcast rows in registers too, which bounds what fits().
         """
         sums = n * count * self.sums
         panel = 4 * 16 * n * self.column * box
-        price = 0.5 if panel <= L1_PANEL or self.once_only else 1.5 if panel <= L2_PANEL else 3.0
+        price = 0.5 if panel <= L1_PANEL or not again else 1.5 if panel <= L2_PANEL else 3.0
         loads = (n * count * self.both + count * self.row + self.once) / PORTS + n * self.column * price
         ways = 1 if sums >= LATENCY * PORTS else min(4, -(-LATENCY * PORTS // sums))
         return max(sums / PORTS, loads, LATENCY / ways) + 0.1 * (sums / PORTS + loads)
@@ -238,7 +237,7 @@ class _Kernel:
         for cols, times in ((n, vectors // n), (vectors % n, 1)):
             for lines, repeats in ((count, rows // count), (rows % count, 1)):
                 if cols and lines and times and repeats:
-                    out += times * repeats * (self.cycles(cols, lines, box) * box + 6 + cols * lines * self.sums)
+                    out += times * repeats * (self.cycles(cols, lines, box, self.outside or rows > count) * box + 6 + cols * lines * self.sums)
         return out
 
 
