@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from headrace.codegen.generated import Port, Symbol
-from headrace.codegen.kernels import Kernel, symbol_name
-from headrace.codegen.scalar import CTYPES
+from headrace.codegen.kernels import Kernel
+from headrace.codegen.scalar import CTYPES, symbol_name
 from headrace.program.expr import Extent
 from headrace.program.ir import Buffer, Module
 from headrace.program.plan import Plan

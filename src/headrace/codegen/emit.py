@@ -50,7 +50,7 @@ class Emitter:
         if e.op == "var":
             return self.variables[e]
         if e.op == "sym":
-            return f"sym_{e.arg.name}" if e.arg.name.isidentifier() else self.variables[e]
+            return scalar.symbol_name(e.arg)
         if e.op in ("load", "check", "reduce", "cast", "select"):
             return self.scalar(e, scope).text
         if e.op in BINARY:
@@ -292,7 +292,7 @@ class Emitter:
 
     def _lane_by_lane(self, e: Expr, scope: Scope, lane: Expr) -> Operand:
         """An array filled by a loop over the lanes, then loaded."""
-        elem = "i32" if e.dtype == "bool" else e.dtype
+        elem = vector_elem(e.dtype)
         name, i = scope.names.fresh("a"), scope.names.fresh("l")
         scope.line(f"{CTYPES[elem]} {name}[{self.lanes}] = {{0}};")
         body = scope.child(binds=(lane,), fenced=True)
@@ -304,7 +304,7 @@ class Emitter:
         body.line(f"{name}[{i}] = {f'-({operand.text} != 0)' if e.dtype == 'bool' else operand.text};")
         scope.close(f"for (int {i} = 0; {i} < {self.active(lane, scope) or self.lanes}; ++{i})", body)
         out = scope.names.fresh("v")
-        kind = f"{vector_elem(e.dtype)}x{self.lanes}"
+        kind = f"{elem}x{self.lanes}"
         scope.line(f"const {kind} {out} = hr_load_{kind}({name});")
         return Operand(out, e.dtype, self.lanes)
 
@@ -374,8 +374,8 @@ class Emitter:
 
 def vector_elem(dtype: str) -> str:
     """Element type of the vector that holds `dtype`."""
-    if dtype == "bool":
-        return "i32"
+    if dtype in ("bool", "index"):
+        return "i32" if dtype == "bool" else "i64"
     return "u16" if dtype in HALF else dtype
 
 

@@ -9,7 +9,7 @@ from headrace.codegen.emit import Emitter
 from headrace.codegen.nest import NestEmitter
 from headrace.codegen.pack import Packer
 from headrace.codegen.reduction import ReductionEmitter
-from headrace.codegen.scalar import CTYPES
+from headrace.codegen.scalar import CTYPES, symbol_name
 from headrace.codegen.scope import Names, Scope
 from headrace.program.dtypes import size_of
 from headrace.program.expr import Expr, Sym, extent_bound, walk
@@ -186,11 +186,6 @@ class _Body:
         for text in sides[1].lines:
             scope.line(text)
         scope.line("}")
-
-
-def symbol_name(s: Sym) -> str:
-    """C name of a run-time extent."""
-    return "sym_" + "".join(c if c.isalnum() and c.isascii() else "_" for c in s.name)
 
 
 def _all_expressions(s: Statement) -> Iterable[Expr]:

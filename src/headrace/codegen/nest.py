@@ -102,8 +102,8 @@ class NestEmitter:
             ranges = {**tile.ranges, axis.var: Range(index(start), start, start + step, step, lane)}
             self._level(level + 1, scope, Tile(points(index(start)), ranges, tile.lane if lane is None else lane))
             return
-        v = var(scope.names.fresh("i"), axis.extent)
-        e.variables[v] = v.arg[0]
+        v, name = scope.names.variable("i", axis.extent)
+        e.variables[v] = name
         ranges = {
             **tile.ranges,
             axis.var: Range(v, start, stop if isinstance(stop, int) else None, step, lane),
@@ -111,7 +111,6 @@ class NestEmitter:
         inner = scope.child(binds=(v,))
         self._level(level + 1, inner, Tile(points(v), ranges, tile.lane if lane is None else lane))
         limit = e.extent(stop, scope)
-        name = v.arg[0]
         condition = f"{name} < {limit}" if step == 1 else f"{name} <= {limit} - {step}"
         if isinstance(stop, int):
             condition = f"{name} < {start + (stop - start) // step * step}"
@@ -163,10 +162,9 @@ class NestEmitter:
     def _symbolic_tail(self, level: int, scope: Scope, tile: Tile, axis: Axis, start: Expr) -> None:
         e = self.emitter
         count = axis.extent - start if isinstance(axis.extent, Expr) else index(0)
-        name = scope.names.fresh("rest")
-        scope.line(f"const int {name} = (int){e.index(count, scope)};")
         assert self.vector is not None
-        left = var(name, self.vector.lanes)
+        left, name = scope.names.variable("rest", self.vector.lanes)
+        scope.line(f"const int {name} = (int){e.index(count, scope)};")
         e.variables[left] = name
         lane = var(f"lane_{name}", left)
         e.lane_vars.add(lane)

@@ -12,6 +12,7 @@ from headrace.codegen import scalar
 from headrace.codegen.emit import Emitter, vector_elem
 from headrace.codegen.scalar import CTYPES
 from headrace.codegen.scope import Operand, Scope
+from headrace.program.dtypes import is_float
 from headrace.program.expr import Axis, Expr, Extent, index, reduce_identity, substitute, var
 from headrace.program.index import free_vars
 from headrace.schedule import steps as st
@@ -112,13 +113,15 @@ class ReductionEmitter:
             self._finish(emitter, home, group)
 
     def _group(self, emitter: Emitter, scope: Scope, members: list[Expr]) -> Group:
-        axes = tuple(Axis(var(scope.names.fresh("k"), a.extent), a.extent) for a in members[0].arg[1])
-        for a in axes:
-            emitter.variables[a.var] = a.var.arg[0]
+        axes = []
+        for a in members[0].arg[1]:
+            v, name = scope.names.variable("k", a.extent)
+            emitter.variables[v] = name
+            axes.append(Axis(v, a.extent))
         vector = None
         if self.vector is not None and self.vector.axis - self.spatial < len(axes):
             vector = self.vector.axis - self.spatial
-        group = Group(axes, [], vector)
+        group = Group(tuple(axes), [], vector)
         for e in members:
             mapping = {old.var: new.var for old, new in zip(e.arg[1], axes, strict=True)}
             value = substitute(e.args[0], mapping)
@@ -170,7 +173,7 @@ class ReductionEmitter:
         else:
             inner = scope.child(binds=(axis.var,))
             self._loops(emitter, inner, group, depth + 1, env)
-            name = axis.var.arg[0]
+            name = emitter.variables[axis.var]
             scope.close(f"for (ptrdiff_t {name} = 0; {name} < {emitter.extent(axis.extent, scope)}; ++{name})", inner)
 
     def _nesting(self, group: Group) -> list[int]:
@@ -183,7 +186,7 @@ class ReductionEmitter:
     def _unrolled(
         self, emitter: Emitter, scope: Scope, group: Group, depth: int, env: dict[Expr, Expr], axis: Axis
     ) -> None:
-        count, name = max(self.unroll, self.ways), axis.var.arg[0]
+        count, name = max(self.unroll, self.ways), emitter.variables[axis.var]
         if isinstance(axis.extent, int) and axis.extent <= count:
             for u in range(axis.extent):
                 self._update(emitter, scope, group, {**env, axis.var: index(u)}, u)
@@ -209,7 +212,7 @@ class ReductionEmitter:
         lanes, registers = self.vector.lanes, self.vector.registers
         lane = var(f"lane{lanes}", lanes)
         emitter.lane_vars.add(lane)
-        name, block = axis.var.arg[0], lanes * registers
+        name, block = emitter.variables[axis.var], lanes * registers
         extent = axis.extent
         assert isinstance(extent, int)
         inner = scope.child(binds=(axis.var,))
@@ -278,13 +281,10 @@ class ReductionEmitter:
     ) -> None:
         x = emitter.scalar(value, scope).text
         best, at = a.names[0], a.position
-        sign = ">" if "max" in kind else "<"
-        if kind.endswith("_last"):
-            sign += "="
-        var_ = group.axes[0].var
-        here = emitter.index(env.get(var_, var_), scope)
-        nan = f" || ({x} != {x} && {best} == {best})" if value.dtype in ("f32", "f64") else ""
-        scope.line(f"if ({at} < 0 || {x} {sign} {best}{nan}) {{ {best} = {x}; {at} = {here}; }}")
+        v = group.axes[0].var
+        here = emitter.index(env.get(v, v), scope)
+        better = _better(kind, x, best, value.dtype)
+        scope.line(f"if ({at} < 0 || {better}) {{ {best} = {x}; {at} = {here}; }}")
 
     def _text(self, emitter: Emitter, scope: Scope, value: Expr, lanes: int) -> str:
         operand = emitter.value(value, scope)
@@ -308,6 +308,16 @@ class ReductionEmitter:
                 scope.line(f"const {CTYPES[a.value.dtype]} {total} = {fold(kind, first, a.value.dtype, lanes)};")
                 first, lanes = total, 1
             scope.values[(a.expr, lanes)] = Operand(first, a.expr.dtype, lanes)
+
+
+def _better(kind: str, x: str, best: str, dtype: str) -> str:
+    """C text: whether x takes the place of the best so far. NaN counts as extreme."""
+    last = kind.endswith("_last")
+    x, best = scalar.widen(x, dtype), scalar.widen(best, dtype)
+    text = f"{x} {'>' if 'max' in kind else '<'}{'=' if last else ''} {best}"
+    if not is_float(dtype):
+        return text
+    return f"{text} || {x} != {x}" if last else f"{text} || ({x} != {x} && {best} == {best})"
 
 
 def combine(kind: str, a: str, b: str, dtype: str, lanes: int) -> str:

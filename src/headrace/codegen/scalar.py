@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 from headrace.errors import UnsupportedOperator
 from headrace.program.dtypes import FLOATS, SIGNED, UNSIGNED, int_range, is_float
-from headrace.program.expr import Expr
+from headrace.program.expr import Expr, Sym
 from headrace.program.index import bounds
 
 CTYPES = {
@@ -73,6 +74,12 @@ def _float_literal(value: float, dtype: str) -> str:
     if "e" not in text and "." not in text:
         text += ".0"
     return f"({text}{suffix})" if value < 0 or text.startswith("-") else text + suffix
+
+
+def symbol_name(s: Sym) -> str:
+    """C name of a run-time extent; different symbols get different names."""
+    plain = "".join(c if c.isalnum() and c.isascii() else "_" for c in s.name)
+    return f"sym_{plain}" if plain == s.name else f"sym_{plain}_{hashlib.sha256(s.name.encode()).hexdigest()[:6]}"
 
 
 def index_op(op: str, a: str, b: str, x: Expr, y: Expr) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from headrace.program.expr import Expr
+from headrace.program.expr import Expr, Extent, var
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ class Names:
         n = self.counts.get(prefix, 0)
         self.counts[prefix] = n + 1
         return f"{prefix}{n}"
+
+    def variable(self, prefix: str, extent: Extent) -> tuple[Expr, str]:
+        """A loop variable of the C code with its name; no variable of a program is the same."""
+        name = self.fresh(prefix)
+        return var(f"c:{name}", extent), name
 
 
 class Scope:

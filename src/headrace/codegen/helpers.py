@@ -1,0 +1,50 @@
+"""Small C functions that generated code calls beside the vector primitives: floor division of indices,
+integer powers. Each is written out only where its name occurs."""
+
+from __future__ import annotations
+
+import re
+
+from headrace.codegen.scalar import CTYPES
+from headrace.program.dtypes import INTEGERS, SIGNED
+
+_INDEX = {
+    "index_floordiv": """\
+static inline ptrdiff_t index_floordiv(ptrdiff_t a, ptrdiff_t b)
+{
+    ptrdiff_t q = a / b;
+    return q - (a % b != 0 && (a % b < 0) != (b < 0));
+}
+""",
+    "index_mod": """\
+static inline ptrdiff_t index_mod(ptrdiff_t a, ptrdiff_t b)
+{
+    ptrdiff_t r = a % b;
+    return r != 0 && (r < 0) != (b < 0) ? r + b : r;
+}
+""",
+}
+
+
+def helpers(code: str) -> str:
+    """C text of the helpers that `code` calls."""
+    names = set(re.findall(r"\b(index_\w+|power_\w+)\(", code))
+    texts = [text for name, text in _INDEX.items() if name in names]
+    texts += [_power(dtype) for dtype in INTEGERS if f"power_{dtype}" in names]
+    return "".join(texts)
+
+
+def _power(dtype: str) -> str:
+    """Wrapping power by squaring; with a negative exponent the power rounded toward zero, 0 for the base 0."""
+    c, u = CTYPES[dtype], "uint64_t"
+    negative = f"    if (y < 0) return ({c})(x == 1 ? 1 : x == -1 ? (y & 1 ? -1 : 1) : 0);\n" if dtype in SIGNED else ""
+    return f"""\
+static inline {c} power_{dtype}({c} x, {c} y)
+{{
+    {u} result = 1, base = ({u})x;
+{negative}    for ({u} n = ({u})y; n != 0; n >>= 1, base *= base) {{
+        if (n & 1) result *= base;
+    }}
+    return ({c})result;
+}}
+"""
