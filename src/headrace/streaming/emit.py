@@ -47,6 +47,7 @@ class Writer:
     initial: list[str] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     masks: dict[Any, ir.Value] = field(default_factory=dict)
+    exposed: set[ir.Value] = field(default_factory=set)
     position: ir.Value | None = None
     valid: ir.Value | None = None
     steady: int = 0
@@ -99,11 +100,18 @@ class Writer:
         return value
 
     def keep(self, state: ir.Value, following: ir.Value) -> None:
-        """Pair a state with its next value, under a name of its own."""
-        (out,) = self.add(state.name or "state", "Identity", [following])
-        out.name = self.unique(f"{state.name}.next")
+        """Pair a state with its next value."""
+        out = self.expose(following, self.unique(f"{state.name}.next"))
         out.type, out.shape = state.type, state.shape
         self.states.append((state, out))
+
+    def expose(self, value: ir.Value, name: str) -> ir.Value:
+        """The value as a graph output of that name: itself where it is free, else a copy."""
+        if value.producer() is None or value in self.exposed:
+            (value,) = self.add(name, "Identity", [value])
+        self.exposed.add(value)
+        value.name = name
+        return value
 
     # time
 

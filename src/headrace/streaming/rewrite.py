@@ -180,8 +180,7 @@ def _outputs(writer: Writer, graph: ir.Graph) -> list[ir.Value]:
             source = writer.generate(value, 0, writer.frames(fact))
         else:
             source = writer.steps[value] if value in writer.steps else static(writer, value, value.name or "")
-        (out,) = writer.add(value.name or "output", "Identity", [source])
-        out.name = value.name
+        out = writer.expose(source, value.name or "")
         out.dtype = value.dtype
         out.shape = ir.Shape(writer.block_dims(value))
         outputs.append(out)

@@ -1,0 +1,180 @@
+"""Random 1-D networks with skips, drawn by hypothesis; each is an ONNX model over x [1, C, T]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+LAYERS = (
+    "conv", "conv", "conv", "down", "up", "max", "average", "act", "norm", "gru", "lstm", "cumsum", "pad",
+    "cut", "skip", "skip", "linear", "conv2d",
+)  # fmt: skip
+
+
+@dataclass
+class Net:
+    """Grows layer by layer. Values are [1, channels, time]; strides: what T must divide by for skips."""
+
+    draw: object
+    rng: np.random.Generator
+    nodes: list
+    weights: list
+    values: list  # (name, channels, history of length-changing layers)
+
+    def op(self, kind, *inputs, outputs=1, **attributes):
+        names = [f"v{len(self.nodes)}_{k}" for k in range(outputs)]
+        self.nodes.append(helper.make_node(kind, inputs, names, name=f"{kind}{len(self.nodes)}", **attributes))
+        return names[0]
+
+    def const(self, array, dtype=np.float32):
+        name = f"c{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(np.asarray(array, dtype), name))
+        return name
+
+    def normal(self, *shape):
+        return self.const(self.rng.standard_normal(shape) / np.sqrt(max(1, int(np.prod(shape[1:])))))
+
+    def pick(self, low, high):
+        return self.draw(st.integers(low, high))
+
+
+def _conv(net, x, channels):
+    kernel, dilation = net.pick(1, 5), net.pick(1, 3)
+    reach = (kernel - 1) * dilation
+    kind = net.draw(st.sampled_from(["same", "causal", "valid", "ahead", "any"]))
+    left, right = {
+        "same": (reach // 2, reach - reach // 2), "causal": (reach, 0), "valid": (0, 0), "ahead": (0, reach),
+        "any": (net.pick(0, reach + 1), net.pick(0, reach + 1)),
+    }[kind]  # fmt: skip
+    group = net.draw(st.sampled_from([1, channels]))
+    weight = net.normal(channels, channels // group, kernel)
+    return net.op(
+        "Conv", x, weight, net.normal(channels), pads=[left, right], dilations=[dilation], group=group
+    ), left + right - reach
+
+
+def _down(net, x, channels):
+    stride, kernel = net.pick(2, 3), net.pick(1, 5)
+    pads = [net.pick(0, kernel), net.pick(0, kernel)]
+    return net.op("Conv", x, net.normal(channels, channels, kernel), net.normal(channels), pads=pads,
+                  strides=[stride])
+
+
+def _up(net, x, channels):
+    stride, kernel, dilation = net.pick(1, 3), net.pick(1, 5), net.pick(1, 2)
+    reach = (kernel - 1) * dilation
+    pads = [net.pick(0, reach), net.pick(0, reach)]
+    extra = net.pick(0, max(stride, dilation) - 1)
+    return net.op("ConvTranspose", x, net.normal(channels, channels, kernel), net.normal(channels), pads=pads,
+                  strides=[stride], dilations=[dilation], output_padding=[extra])
+
+
+def _pool(net, x, kind):
+    kernel, stride = net.pick(1, 4), net.pick(1, 3)
+    pads = [net.pick(0, kernel - 1), net.pick(0, kernel - 1)]
+    extra = {"count_include_pad": net.pick(0, 1)} if kind == "AveragePool" else {}
+    return net.op(kind, x, kernel_shape=[kernel], strides=[stride], pads=pads, **extra)
+
+
+def _recurrent(net, x, channels, kind):
+    gates = {"GRU": 3, "LSTM": 4}[kind]
+    x = net.op("Transpose", x, perm=[2, 0, 1])
+    inputs = [x, net.normal(1, gates * channels, channels), net.normal(1, gates * channels, channels),
+              net.normal(1, 2 * gates * channels)]
+    if net.pick(0, 1):
+        inputs += ["", net.const(net.rng.standard_normal((1, 1, channels)))]
+    y = net.op(kind, *inputs, hidden_size=channels,
+               **({"linear_before_reset": net.pick(0, 1)} if kind == "GRU" else {}))
+    y = net.op("Squeeze", y, net.const([1], np.int64))
+    return net.op("Transpose", y, perm=[1, 2, 0])
+
+
+def _conv2d(net, x, channels):
+    """[1, C, T] as an image [1, 1, T, C], padded as a causal or centred 2-D convolution."""
+    y = net.op("Unsqueeze", net.op("Transpose", x, perm=[0, 2, 1]), net.const([1], np.int64))
+    ahead = net.pick(0, 2)
+    y = net.op("Conv", y, net.normal(2, 1, 3, 3), net.normal(2), pads=[2 - ahead, 1, ahead, 1])
+    y = net.op("Transpose", y, perm=[0, 2, 1, 3])
+    y = net.op("Reshape", y, net.const([0, 0, 2 * channels], np.int64))
+    y = net.op("MatMul", y, net.normal(2 * channels, channels))
+    return net.op("Transpose", y, perm=[0, 2, 1])
+
+
+def _layer(net, kind, x, channels):
+    if kind == "conv":
+        return _conv(net, x, channels)[0]
+    if kind == "down":
+        return _down(net, x, channels)
+    if kind == "up":
+        return _up(net, x, channels)
+    if kind in ("max", "average"):
+        return _pool(net, x, {"max": "MaxPool", "average": "AveragePool"}[kind])
+    if kind == "act":
+        return net.op(net.draw(st.sampled_from(["Sigmoid", "Tanh", "Relu", "Cos"])), x)
+    if kind == "norm":
+        y = net.op("Transpose", x, perm=[0, 2, 1])
+        y = net.op("LayerNormalization", y, net.normal(channels), net.normal(channels), axis=-1)
+        return net.op("Transpose", y, perm=[0, 2, 1])
+    if kind in ("gru", "lstm"):
+        return _recurrent(net, x, channels, kind.upper())
+    if kind == "cumsum":
+        y = net.op("CumSum", x, net.const(2, np.int64), exclusive=net.pick(0, 1))
+        return net.op("Tanh", net.op("Mul", y, net.const(0.1)))
+    if kind == "pad":
+        mode = net.draw(st.sampled_from(["constant", "edge", "reflect"]))
+        pads = [0, 0, net.pick(0, 3), 0, 0, net.pick(0, 3)]
+        value = [net.const(0.5)] if mode == "constant" else []
+        return net.op("Pad", x, net.const(pads, np.int64), *value, mode=mode)
+    if kind == "cut":
+        first, last, step = net.pick(0, 3), net.pick(0, 3), net.pick(1, 2)
+        end = -last if last else 2**62
+        return net.op("Slice", x, *(net.const([v], np.int64) for v in (first, end, 2, step)))
+    if kind == "linear":
+        y = net.op("MatMul", net.op("Transpose", x, perm=[0, 2, 1]), net.normal(channels, channels))
+        return net.op("Transpose", y, perm=[0, 2, 1])
+    return _conv2d(net, x, channels)
+
+
+def _skip(net, x, channels):
+    """x + branch(x), the branch a stack of convolutions that keeps the length."""
+    y = x
+    for _ in range(net.pick(1, 2)):
+        kernel, dilation = net.pick(1, 4), net.pick(1, 2)
+        reach = (kernel - 1) * dilation
+        left = net.pick(0, reach)
+        y = net.op("Conv", y, net.normal(channels, channels, kernel), net.normal(channels),
+                   pads=[left, reach - left], dilations=[dilation])
+        y = net.op("Sigmoid", y)
+    if net.pick(0, 2) == 0:
+        kernel = net.pick(2, 4)
+        y = net.op("Conv", y, net.normal(channels, channels, kernel), net.normal(channels), strides=[2],
+                   pads=[(kernel - 1) // 2, kernel // 2 - (kernel % 2 == 0)])
+        y = net.op("ConvTranspose", net.op("Tanh", y), net.normal(channels, channels, 4), net.normal(channels),
+                   strides=[2], pads=[1, 1])
+    return net.op("Add", x, y) if net.pick(0, 1) else net.op("Add", net.op("Sigmoid", y), x)
+
+
+@st.composite
+def nets(draw, most=6):
+    """(model, needs): a checked model."""
+    channels = draw(st.integers(1, 3))
+    net = Net(draw, np.random.default_rng(draw(st.integers(0, 2**20))), [], [], [])
+    x = "x"
+    for kind in draw(st.lists(st.sampled_from(LAYERS), min_size=1, max_size=most)):
+        x = _skip(net, x, channels) if kind == "skip" else _layer(net, kind, x, channels)
+    outputs = [x]
+    info = [helper.make_tensor_value_info(v, TensorProto.FLOAT, [1, None, None]) for v in outputs]
+    graph = helper.make_graph(
+        net.nodes, "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, channels, "T"])], info,
+        net.weights,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def text(model: onnx.ModelProto) -> str:
+    return "\n".join(f"{n.op_type} {list(n.input)} {[(a.name, helper.get_attribute_value(a)) for a in n.attribute]}"
+                     for n in model.graph.node)
