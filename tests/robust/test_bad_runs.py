@@ -84,5 +84,5 @@ def test_extents_beyond_their_bound_are_refused() -> None:
     bounded = hr.compile(relu(("n", 4)), shapes={"x": ("n", 4)}, bounds={"n": (8, 2)})
     assert bounded.run({"x": np.ones((6, 4), np.float32)})["y"].shape == (6, 4)
     for rows in (0, 7, 10, 2**20):
-        with pytest.raises(ValueError, match="'x'|'n'"):
+        with pytest.raises(ValueError, match=r"'x'|'n'"):
             bounded.run({"x": np.ones((rows, 4), np.float32)})
