@@ -68,7 +68,7 @@ def _up(net, x, channels):
     stride, kernel, dilation = net.pick(1, 3), net.pick(1, 5), net.pick(1, 2)
     reach = (kernel - 1) * dilation
     pads = [net.pick(0, reach), net.pick(0, reach)]
-    extra = net.pick(0, max(stride, dilation) - 1)
+    extra = net.pick(0, stride - 1)
     return net.op("ConvTranspose", x, net.normal(channels, channels, kernel), net.normal(channels), pads=pads,
                   strides=[stride], dilations=[dilation], output_padding=[extra])
 
