@@ -150,19 +150,21 @@ def stream(
     shapes: Shapes | None = None,
     constants: Mapping[str, Any] | None = None,
     multiple: Mapping[str, int] | None = None,
+    max_past: int | None = None,
     chunk: int | None = None,
 ) -> StepModel:
     """The step model of an offline model: one chunk of frames and the state in, what is ready out.
 
     axes: time input -> its time axis; shapes: other unknown dims (1 where not given); constants: inputs
-    fixed now; multiple: time input -> a number of which its length is always a multiple; chunk: frames
-    per step, a multiple of the smallest.
+    fixed now; multiple: time input -> a number of which its length is always a multiple; max_past: the
+    longest signal, in frames, for attention that reaches back without limit (StreamFull beyond);
+    chunk: frames per step, a multiple of the smallest.
 
     Raises NotStreamable, which names the node, the reason and a way out; ValueError for wrong arguments.
     """
     from headrace.streaming.rewrite import stream as run
 
-    return run(load(model), axes, shapes=shapes, constants=constants, multiple=multiple, chunk=chunk)
+    return run(load(model), axes, shapes=shapes, constants=constants, multiple=multiple, max_past=max_past, chunk=chunk)
 
 
 def open(path: PathLike) -> Program:

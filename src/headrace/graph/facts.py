@@ -19,13 +19,17 @@ TRACKED_ELEMENTS = 4096
 
 @dataclass
 class Facts:
-    """Grows while a graph is walked from its inputs to its outputs."""
+    """Grows while a graph is walked from its inputs to its outputs.
+
+    streamed: symbols that stand for the length of a signal; memory is never planned for their bound.
+    """
 
     symbols: dict[str, Symbol] = field(default_factory=dict)
     dims: dict[ir.Value, tuple[Dim, ...]] = field(default_factory=dict)
     contents: dict[ir.Value, np.ndarray[Any, Any]] = field(default_factory=dict)
     decisions: list[str] = field(default_factory=list)
     printed: dict[str, SymDim] = field(default_factory=dict)
+    streamed: set[str] = field(default_factory=set)
 
     def decide(self, text: str) -> None:
         """Record a graph-level decision once."""
@@ -42,7 +46,9 @@ class Facts:
                 elements *= dim
             else:
                 self.printed[str(dim)] = dim
-                bounded = all(s in self.symbols and self.symbols[s].bound is not None for s in dim.symbols)
+                bounded = not dim.symbols & self.streamed and all(
+                    s in self.symbols and self.symbols[s].bound is not None for s in dim.symbols
+                )
                 elements *= max(interval(dim, self.symbols)[1], 1) if bounded else 1
         if elements >= MAX_ELEMENTS:
             raise InvalidModel(f"{value.name!r} would have {elements} elements: {dims_text(dims)}")

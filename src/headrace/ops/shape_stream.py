@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from headrace.graph.symbolic import Dim, SymDim, exact_div, product
@@ -330,7 +331,17 @@ def gather(site: Site) -> Plan:
         raise site.refuse("picks from the signal at places that change over time", "gather along another axis")
     if data is None:
         assert index is not None
-        return framewise(site, {1: axis + index.axis})
+        size = site.dims(0)[axis]
+
+        def emit(e: Emit) -> Sequence[ir.Value | None]:
+            """Numbers of frames outside the signal may lie outside the table."""
+            place = e.read(0)
+            if index.free and isinstance(size, int):
+                dtype = np.int32 if site.node.inputs[1].dtype == ir.DataType.INT32 else np.int64  # type: ignore[union-attr]
+                place = e.op("Max", place, e.const(0, dtype))
+            return e.clone({1: place})
+
+        return framewise(site, {1: axis + index.axis}, emit)
     if axis == data.axis:
         raise site.refuse(
             "picks single frames of the signal", "cut with Slice, which keeps a signal a signal"

@@ -75,7 +75,27 @@ class LengthFact:
         return "[length]"
 
 
-Fact = Union[TimeFact, FinalFact, LengthFact]
+@dataclass(frozen=True)
+class GridFact:
+    """A value with two time axes that depends on the two indexes only, such as a causal mask."""
+
+    def __str__(self) -> str:
+        return "[mask]"
+
+
+@dataclass(frozen=True)
+class BandFact:
+    """Scores of every frame (axis `rows`) against every other (axis `columns`), made for attention."""
+
+    rows: int
+    columns: int
+    softmax: bool = False
+
+    def __str__(self) -> str:
+        return f"[scores, axes {self.rows} and {self.columns}]"
+
+
+Fact = Union[TimeFact, FinalFact, LengthFact, GridFact, BandFact]
 
 
 @dataclass(frozen=True)
@@ -91,7 +111,8 @@ class Read:
     """Output frame o reads frames ceil((num·o + lo)/den) … floor((num·o + hi)/den) of a value.
 
     past: and, through a state of the layer, all frames before these. own: the layer keeps the history
-    itself and is given one block. edge: what it finds outside the signal, where it reads there. post:
+    itself and is given one block. whole: each output frame multiplies all that is read for its block,
+    even what it does not use, by zero. edge: what it finds outside the signal, where it reads there. post:
     applied to what was read.
     """
 
@@ -104,6 +125,7 @@ class Read:
     past: bool = False
     post: Callable[[Emit, ir.Value], ir.Value] | None = None
     own: bool = False
+    whole: bool = False
 
     @property
     def wait(self) -> int:
@@ -176,6 +198,9 @@ class Emit(Protocol):
 
     def given(self, index: int) -> ir.Value | None:
         """The node's input that has no time, or None where it is absent."""
+
+    def fixed(self, value: ir.Value | None) -> ir.Value | None:
+        """Any value without time, in the step graph."""
 
     def frames(self, out: int = 0) -> int:
         """Frames in a block of this output."""

@@ -71,6 +71,7 @@ def _declare(bounds: Mapping[str, Bound], facts: Facts) -> None:
         if most < divisor or most % divisor:
             raise ValueError(f"bounds: the bound {most} of {name!r} must be a positive multiple of {divisor}")
         facts.symbols[name] = Symbol(most, divisor, max(divisor, *rest) if rest else divisor)
+        facts.streamed |= {name} if rest else set()
 
 
 def _as_dim(item: int | str, where: str, facts: Facts) -> Dim:

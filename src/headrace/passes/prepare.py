@@ -27,8 +27,8 @@ def prepare(
 
     shapes: input name → extents; a string is a symbol that `bounds` bounds.
     constants: input name → value; the input leaves the signature.
-    bounds: symbol → its greatest value, or (greatest value, divisor), or (greatest, divisor, least value);
-    least is the divisor otherwise.
+    bounds: symbol → its greatest value, or (greatest value, divisor), or (greatest, divisor, least value)
+    for the length of a signal that will be streamed; least is the divisor otherwise.
     native(domain, op_type, since_version): operators the compiler lowers itself; all others are
     expanded through their function bodies.
     keep: operator types that are never folded, such as DequantizeLinear.

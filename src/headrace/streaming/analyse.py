@@ -17,10 +17,12 @@ from headrace.graph.symbolic import Dim, SymDim
 from headrace.ops.registry import stream_facet
 from headrace.ops.timed import (
     TIME,
+    BandFact,
     End,
     Fact,
     Final,
     FinalFact,
+    GridFact,
     LengthFact,
     Pending,
     Plan,
@@ -33,6 +35,7 @@ from headrace.ops.timed import (
     slope,
     unfold,
 )
+from headrace.streaming import attention
 
 
 @dataclass
@@ -46,6 +49,8 @@ class Analysis:
     live: list[ir.Node] = field(default_factory=list)
     chunk: int = 1
     needs: list[tuple[Dim, int]] = field(default_factory=list)
+    max_past: int | None = None
+    unlimited: bool = False
 
     def fact(self, value: ir.Value) -> TimeFact:
         """Time of a value that has it."""
@@ -54,9 +59,11 @@ class Analysis:
         return fact
 
 
-def analyse(prepared: Prepared, axes: Mapping[str, int], multiple: int) -> Analysis:
+def analyse(
+    prepared: Prepared, axes: Mapping[str, int], multiple: int, max_past: int | None = None
+) -> Analysis:
     """Time facts and plans for the whole graph. NotStreamable names the first node that cannot stream."""
-    result = Analysis(prepared, multiple)
+    result = Analysis(prepared, multiple, max_past=max_past)
     graph, facts = prepared.model.graph, prepared.facts
     for value in graph.inputs:
         if value.name in axes:
@@ -70,6 +77,9 @@ def analyse(prepared: Prepared, axes: Mapping[str, int], multiple: int) -> Analy
             _visit(node, result, pending)
     for value in graph.outputs:
         fact = result.time.get(value)
+        if isinstance(fact, BandFact | GridFact):
+            raise NotStreamable(_producer(value), f"output {value.name!r} holds every frame against every other",
+                                "leave that output out")
         if isinstance(fact, LengthFact):
             raise NotStreamable(_producer(value), "its result is the length of the signal", "drop that output")
         if isinstance(fact, TimeFact) and fact.fold != 1:
@@ -121,6 +131,16 @@ def _visit(node: ir.Node, result: Analysis, pending: dict[ir.Value, Pending]) ->
         return
     if known == {LengthFact} and not grows:
         time.update({v: LengthFact() for v in outputs})
+        return
+    if attention.is_grid(node, result):
+        time.update({v: GridFact() for v in outputs})
+        return
+    plan = attention.visit(node, result) if not any(True for _ in subgraphs(node)) else False
+    if plan is True:
+        return
+    if isinstance(plan, Plan):
+        result.plans[node] = plan
+        settle(Site(node, facts, time, pending), plan, result)
         return
     if any(True for _ in subgraphs(node)):
         raise NotStreamable(label(node), f"{node.op_type} has inner graphs that use the signal",

@@ -371,6 +371,9 @@ class NodeWriter:
             return None
         return static(self.writer, value, self.name)
 
+    def fixed(self, value: ir.Value | None) -> ir.Value | None:
+        return None if value is None else static(self.writer, value, self.name)
+
     def op(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
         return self.writer.add(self.name, op_type, inputs, 1, attributes)[0]
 
@@ -514,7 +517,8 @@ def collect_lines(writer: Writer) -> None:
 def touches(read: Read, out: TimeFact, source: TimeFact, writer: Writer) -> tuple[bool, bool]:
     """Whether real output frames read before the start, beyond the end."""
     before = read.first(0) < 0 or (read.past and read.edge is not None)
-    return before, overhang(read, out, source, writer) > 0
+    several = read.whole and writer.frames(out) > 1
+    return before or several, several or overhang(read, out, source, writer) > 0
 
 
 def overhang(read: Read, out: TimeFact, source: TimeFact, writer: Writer) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headrace.errors import StreamFull
 from headrace.streaming.model import StepModel
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -48,7 +49,7 @@ class ReferenceStream:
         return tuple(shape)
 
     def push(self, pieces: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        """The frames that became ready."""
+        """The frames that became ready. StreamFull beyond the model's `max_past`."""
         for name, port in self.spec.inputs.items():
             self.queue[name] = np.concatenate([self.queue[name], pieces[name]], port.axis)
         first = next(iter(self.spec.inputs))
@@ -59,9 +60,14 @@ class ReferenceStream:
             for name, p in self.spec.inputs.items():
                 block[name], self.queue[name] = np.split(self.queue[name], [p.frames], p.axis)
             self.pushed += self.spec.chunk
+            self._check_room(self.pushed)
             got.append(self._step(block, self.spec.chunk, None))
         del port
         return self._join(got)
+
+    def _check_room(self, frames: int) -> None:
+        if self.spec.max_past is not None and frames > self.spec.max_past:
+            raise StreamFull(f"the stream has reached its maximum of {self.spec.max_past} frames; reset it")
 
     def flush(self) -> Arrays:
         """The rest, and the final outputs. ValueError when the signal was too short for the model."""
@@ -72,6 +78,7 @@ class ReferenceStream:
             raise ValueError(f"{total} frames are too few: the model needs {self.spec.min_length}")
         if total % self.spec.multiple:
             raise ValueError(f"{total} frames: the length must be a multiple of {self.spec.multiple}")
+        self._check_room(total)
         got = []
         while rest > 0 or not self._done(total):
             block = {}

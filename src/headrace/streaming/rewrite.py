@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from headrace.errors import InvalidModel, NotStreamable
+from headrace.errors import NotStreamable
 from headrace.graph.facts import label
 from headrace.graph.model import Model
 from headrace.graph.prepare import Prepared
@@ -25,7 +25,7 @@ from headrace.streaming.reach import reaches, timing
 from headrace.streaming.sink import sink_pads
 
 LONG = 1 << 18  # a signal is taken to be longer than any fixed slice of it
-BOUNDS = (1 << 31, 1 << 26, 1 << 20)
+BOUND = (1 << 31) - 1  # what exporters write for "to the end"
 
 
 def stream(
@@ -35,15 +35,17 @@ def stream(
     shapes: Mapping[str, Sequence[int | str]] | None = None,
     constants: Mapping[str, Any] | None = None,
     multiple: Mapping[str, int] | None = None,
+    max_past: int | None = None,
     chunk: int | None = None,
 ) -> StepModel:
     """The step model of an offline model.
 
     axes: time input → its time axis; shapes: fixes other unknown dims (else 1); multiple: the lengths
-    of these inputs are always multiples of that; chunk: frames per step, a multiple of the smallest.
+    of these inputs are always multiples of that; max_past: longest signal, in input frames, that
+    attention without a limit to its past must remember; chunk: frames per step, a multiple of the smallest.
     Raises NotStreamable(node, reason, hint), ValueError for wrong arguments.
     """
-    analysis = analyse_model(model, axes, shapes=shapes, constants=constants, multiple=multiple)
+    analysis = analyse_model(model, axes, shapes=shapes, constants=constants, multiple=multiple, max_past=max_past)
     if chunk is not None and (chunk < 1 or chunk % analysis.chunk):
         raise ValueError(f"chunk={chunk}: must be a multiple of {analysis.chunk}, the smallest for this model")
     return write(analysis, model, chunk or analysis.chunk)
@@ -56,8 +58,11 @@ def analyse_model(
     shapes: Mapping[str, Sequence[int | str]] | None = None,
     constants: Mapping[str, Any] | None = None,
     multiple: Mapping[str, int] | None = None,
+    max_past: int | None = None,
 ) -> Analysis:
     """Prepare a model with its length open, and find where time is in it."""
+    if max_past is not None and max_past < 1:
+        raise ValueError(f"max_past={max_past}: must be at least 1")
     if not axes:
         raise ValueError("axes is empty: say which axis of which input is time, such as axes={'x': 1}")
     for name in multiple or {}:
@@ -71,23 +76,15 @@ def analyse_model(
     wanted = {name: _axis(name, axis, known) for name, axis in axes.items()}
     fixed = {name: tuple(TIME if i == wanted.get(name) else d for i, d in enumerate(dims))
              for name, dims in known.items()}
-    prepared = _prepare_long(model, fixed, constants or {}, step)
+    prepared = prepare(
+        model,
+        shapes=fixed,
+        constants=constants,
+        bounds={TIME: (BOUND // step * step, step, LONG // step * step)},
+        native=_native,
+    )
     sink_pads(prepared)
-    return analyse(prepared, wanted, step)
-
-
-def _prepare_long(
-    model: Model, shapes: Mapping[str, Sequence[int | str]], constants: Mapping[str, Any], step: int
-) -> Prepared:
-    """The model for signals between LONG and the greatest bound at which no value has absurd extents."""
-    for bound in BOUNDS:
-        limits = (bound // step * step, step, LONG // step * step)
-        try:
-            return prepare(model, shapes=shapes, constants=constants, bounds={TIME: limits}, native=_native)
-        except InvalidModel:
-            if bound == BOUNDS[-1]:
-                raise
-    raise AssertionError
+    return analyse(prepared, wanted, step, max_past)
 
 
 def _native(domain: str, op: str, version: int) -> bool:
@@ -219,7 +216,7 @@ def _spec(writer: Writer, graph: ir.Graph) -> StreamSpec:
         chunk, _min_length(analysis), analysis.multiple,
         writer.position.name if writer.position is not None else None,
         writer.valid.name if writer.valid is not None else None,
-        writer.steady, writer.absolute, None,
+        writer.steady, writer.absolute, analysis.max_past if analysis.unlimited else None,
         tuple((a.name or "", b.name or "") for a, b in writer.states),
         tuple(writer.initial), side, inputs, outputs, finals,
     )
