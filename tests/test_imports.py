@@ -32,8 +32,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "passes": {"graph", "ops"},
     "streaming": {"graph", "ops", "passes"},
     "compress": {"graph", "ops", "passes"},
-    "artifact": {"graph", "program", "targets", "schedule", "codegen"},
-    "measure": {"graph", "program", "targets", "schedule", "codegen", "artifact"},
+    "artifact": {"graph", "program", "targets", "schedule", "codegen", "streaming"},
+    "measure": {"graph", "ops", "passes", "program", "targets", "schedule", "codegen", "artifact", "streaming"},
     "nn": set(),
 }
 TOP = ("cli", "studio", "__main__")  # nothing but themselves imports these

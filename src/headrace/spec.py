@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Element type (NumPy name) and shape of an input or output; dims that may vary are strings."""
+    """Element type (NumPy name) and shape of an input or output.
+
+    Unknown dims are strings. The shape ("...",) stands for an unknown rank.
+    """
 
     dtype: str
     shape: tuple[int | str, ...]

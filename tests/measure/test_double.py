@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from benchmarks.subjects import subjects
-from headrace.graph.prepare import prepare
+from headrace.passes.prepare import prepare
 from headrace.measure.compare import compare
 from headrace.measure.double import open_double
 from headrace.measure.reference import open_reference

@@ -11,7 +11,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from headrace.frontends.onnx import load
-from headrace.graph.prepare import prepare
+from headrace.passes.prepare import prepare
 from headrace.ops.lowering import lower
 from headrace.ops.registry import native
 from headrace.program import interp

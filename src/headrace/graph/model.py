@@ -14,19 +14,9 @@ import onnx_ir as ir
 
 from headrace.errors import InvalidModel
 from headrace.graph.facts import dtype_name
+from headrace.spec import TensorSpec
 
 PROTO_LIMIT = 2**31 - 2**20
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Element type (NumPy name) and shape of an input or output.
-
-    Unknown dims are strings. The shape ("...",) stands for an unknown rank.
-    """
-
-    dtype: str
-    shape: tuple[int | str, ...]
 
 
 @dataclass(frozen=True)

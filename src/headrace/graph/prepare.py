@@ -46,10 +46,3 @@ class Prepared:
     def dtype(self, value: ir.Value) -> str:
         """NumPy (or ml_dtypes) name of the element type; "str" for strings."""
         return dtype_name(value.dtype)
-
-
-def prepare(model: Any, **options: Any) -> Prepared:
-    """The same as `headrace.passes.prepare.prepare`."""
-    from headrace.passes.prepare import prepare as run
-
-    return run(model, **options)

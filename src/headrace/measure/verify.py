@@ -12,12 +12,13 @@ from headrace.artifact.ports import Array, numpy_dtype
 from headrace.artifact.program import Program
 from headrace.errors import Error
 from headrace.graph.model import Model
-from headrace.graph.prepare import Prepared, prepare
+from headrace.graph.prepare import Prepared
 from headrace.measure.compare import compare
 from headrace.measure.double import open_double
 from headrace.measure.reference import ReferenceFailed, Run, open_reference, version
 from headrace.measure.setup import Setup, concrete, random_inputs, setup_of, title
 from headrace.measure.verify_report import Check, VerifyReport
+from headrace.passes.prepare import prepare
 
 Feeds = Mapping[str, Array]
 Inputs = Union[Feeds, Sequence[Feeds]]
