@@ -14,7 +14,7 @@ from headrace.codegen.scalar import CTYPES, HALF
 from headrace.codegen.scope import Operand, Scope
 from headrace.program.access import flat, harmless
 from headrace.program.dtypes import is_float
-from headrace.program.expr import BINARY, COMPARE, MATH, UNARY, Expr, Extent, index, substitute
+from headrace.program.expr import BINARY, COMPARE, MATH, UNARY, Expr, Extent, index, substitute, walk
 from headrace.program.index import bounds, coefficient, free_vars
 from headrace.program.ir import Buffer
 
@@ -30,7 +30,7 @@ class Emitter:
 
     lanes: vector length. lane_vars: lane variables in use. names: C names of variables. buffers: C names of
     buffers, in order of first use. needs_error: whether an index check was emitted. reduce: emits a
-    reduction that is met inside an expression.
+    reduction that is met inside an expression. volatile: buffers that an ordered Define reads and writes.
     """
 
     lanes: int
@@ -39,6 +39,7 @@ class Emitter:
     variables: dict[Expr, str] = field(default_factory=dict)
     lane_vars: set[Expr] = field(default_factory=set)
     packed: Mapping[Expr, tuple[Buffer, Expr]] = field(default_factory=dict)
+    volatile: frozenset[Buffer] = frozenset()  # loads of these must stay where they are
     needs_error: bool = False
 
     # --- index arithmetic ------------------------------------------------------------------------
@@ -87,7 +88,7 @@ class Emitter:
         found = scope.find((e, 1))
         if found is not None:
             return found
-        home = scope.home(free_vars(e)) if _hoistable(e) else scope
+        home = self.home(e, scope)
         text = self._scalar_text(e, home)
         if isinstance(text, Operand):
             home.values[(e, 1)] = text
@@ -97,6 +98,20 @@ class Emitter:
         out = Operand(name, e.dtype)
         home.values[(e, 1)] = out
         return out
+
+    def home(self, e: Expr, scope: Scope) -> Scope:
+        """The outermost block in which `e` may be computed for use in `scope`."""
+        moves = e.op != "check" and not (
+            self.volatile and any(n.op == "load" and n.arg in self.volatile for n in walk(e))
+        )
+        return scope.home(free_vars(e)) if moves else scope
+
+    def settle(self, idx: tuple[Expr, ...], scope: Scope) -> None:
+        """Evaluate what indices load, before a store may change it."""
+        for i in idx:
+            for n in walk(i):
+                if n.op == "load" and n.arg in self.volatile:
+                    self.scalar(n, scope)
 
     def _scalar_text(self, e: Expr, scope: Scope) -> str | Operand:
         if e.op == "load":
@@ -175,7 +190,7 @@ class Emitter:
         found = scope.find((e, self.lanes))
         if found is not None:
             return found
-        home = scope.home(free_vars(e)) if _hoistable(e) else scope
+        home = self.home(e, scope)
         out = self._vector_text(e, home, lane)
         if isinstance(out, str):
             name = home.names.fresh("v")
@@ -385,8 +400,3 @@ def _affine_in(e: Expr, lanes: set[Expr]) -> bool:
 
 def _combine(combiner: str | None, old: str, new: str, dtype: str) -> str:
     return new if combiner is None else scalar.binary_op(combiner, old, new, dtype)
-
-
-def _hoistable(e: Expr) -> bool:
-    """Whether `e` may be computed before the block that asks for it (loads stay inside: stores may change them)."""
-    return e.op != "check"

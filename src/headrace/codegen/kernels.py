@@ -13,8 +13,9 @@ from headrace.codegen.scalar import CTYPES, symbol_name
 from headrace.codegen.scope import Names, Scope
 from headrace.program.dtypes import size_of
 from headrace.program.expr import Expr, Sym, extent_bound, walk
-from headrace.program.ir import Branch, Buffer, Define, Loop, Statement, expressions, loads, nested, writes
+from headrace.program.ir import Branch, Buffer, Define, Loop, Statement, expressions, loads, nested, reads, writes
 from headrace.program.plan import Plan
+from headrace.schedule import legal
 from headrace.schedule import steps as st
 
 ScheduleFn = Callable[[Define], st.Schedule]
@@ -117,9 +118,9 @@ class _Body:
             qualifier = "" if b in written else "const "
             restrict = "" if shared else "__restrict "
             out.append(Argument(name, f"{qualifier}{self.writer.ctype(b)} *{restrict}", b))
-        symbols = sorted({e.arg for root in _all_expressions(s) for e in walk(root) if e.op == "sym"} |
-                         {e.arg for b in names for x in b.shape if isinstance(x, Expr) for e in walk(x) if e.op == "sym"},
-                         key=lambda x: x.name)  # fmt: skip
+        extents = [x for b in names for x in b.shape if isinstance(x, Expr)]
+        found = {e.arg for root in (*_all_expressions(s), *extents) for e in walk(root) if e.op == "sym"}
+        symbols = sorted(found, key=lambda x: x.name)
         return out + [Argument(symbol_name(x), "const ptrdiff_t ", None, x) for x in symbols]
 
     def _carried(self, s: Statement) -> Iterable[tuple[Buffer, Buffer]]:
@@ -142,16 +143,16 @@ class _Body:
         if self.writer.plan.moves_nothing(s) or is_empty(s):
             return
         schedule = self.writer.schedule(s)
+        legal.check(s, schedule)
         self.schedules.append(st.show(schedule))
         lanes = next((x.lanes for x in schedule if isinstance(x, st.Vectorize)), 1)
         self.emitter.lanes = lanes
         self.emitter.lane_vars = set()
+        self.emitter.volatile = frozenset(writes(s)) & frozenset(reads(s)) if s.ordered else frozenset()
         inner = scope.child(fenced=True)
         self.writer.packer.lanes = lanes
         NestEmitter(self.emitter, s, schedule, self.writer.packer).emit(inner)
-        scope.lines.append("    {")
-        scope.lines += ["    " + text for text in inner.lines]
-        scope.lines.append("    }")
+        scope.block(inner)
 
     def _loop(self, s: Loop, scope: Scope) -> None:
         e = self.emitter
@@ -160,13 +161,17 @@ class _Body:
         e.variables[v] = name
         inner = scope.child(binds=(v,), fenced=True)
         if s.until is not None:
-            inner.line(f"if (!({e.scalar(s.until, inner).text})) break;")
+            asked = inner.child(fenced=True)
+            asked.line(f"if (!({e.scalar(s.until, asked).text})) break;")
+            inner.block(asked)
         for x in s.body:
             self.statement(x, inner)
         for dst, src in self.writer.plan.carries[s.carry]:
             inner.line(f"memcpy({self._buffer(dst)}, {self._buffer(src)}, {self._bytes(dst, inner)});")
-        limit = e.extent(s.axis.extent, scope)
-        scope.close(f"for (ptrdiff_t {name} = 0; {name} < {limit}; ++{name})", inner)
+        outer = scope.child(fenced=True)  # values found here are not those that later statements would find
+        limit = e.extent(s.axis.extent, outer)
+        outer.close(f"for (ptrdiff_t {name} = 0; {name} < {limit}; ++{name})", inner)
+        scope.block(outer)
 
     def _bytes(self, b: Buffer, scope: Scope) -> str:
         if all(isinstance(x, int) for x in b.shape):
@@ -175,17 +180,19 @@ class _Body:
         return f"(size_t)({' * '.join(parts)}) * {size_of(b.dtype)}"
 
     def _branch(self, s: Branch, scope: Scope) -> None:
-        cond = self.emitter.scalar(s.cond, scope).text
+        asked = scope.child(fenced=True)
+        cond = self.emitter.scalar(s.cond, asked).text
         sides = []
         for body in (s.then, s.other):
             side = scope.child(fenced=True)
             for x in body:
                 self.statement(x, side)
             sides.append(side)
-        scope.close(f"if ({cond})", sides[0], " else {")
+        asked.close(f"if ({cond})", sides[0], " else {")
         for text in sides[1].lines:
-            scope.line(text)
-        scope.line("}")
+            asked.line(text)
+        asked.line("}")
+        scope.block(asked)
 
 
 def _all_expressions(s: Statement) -> Iterable[Expr]:

@@ -191,5 +191,7 @@ class NestEmitter:
         self.reduction.prepare(self.emitter, scope, [r[2] for r in roots])
         for _, _, value in roots:
             self.emitter.value(value, scope)
+        for _, idx, _ in roots:
+            self.emitter.settle(idx, scope)
         for s, idx, value in roots:
             self.emitter.store(s.buffer, idx, value, s.combiner, scope)

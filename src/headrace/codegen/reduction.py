@@ -108,6 +108,8 @@ class ReductionEmitter:
             groups.setdefault((extents, e.arg[0].startswith("arg")), []).append(e)
         for members in groups.values():
             home = scope.home(frozenset().union(*(free_vars(e) for e in members)))
+            if any(emitter.home(e, scope) is scope for e in members):
+                home = scope
             group = self._group(emitter, home, members)
             self._loops(emitter, home, group, 0)
             self._finish(emitter, home, group)
@@ -120,7 +122,8 @@ class ReductionEmitter:
             axes.append(Axis(v, a.extent))
         vector = None
         if self.vector is not None and self.vector.axis - self.spatial < len(axes):
-            vector = self.vector.axis - self.spatial
+            position = self.vector.axis - self.spatial
+            vector = position if axes[position].extent != 1 else None
         group = Group(tuple(axes), [], vector)
         for e in members:
             mapping = {old.var: new.var for old, new in zip(e.arg[1], axes, strict=True)}
@@ -305,7 +308,8 @@ class ReductionEmitter:
             lanes = a.lanes
             if group.vector is not None and lanes > 1:
                 total = scope.names.fresh("s")
-                scope.line(f"const {CTYPES[a.value.dtype]} {total} = {fold(kind, first, a.value.dtype, lanes)};")
+                whole = fold(scope, kind, first, a.value.dtype, lanes)
+                scope.line(f"const {CTYPES[a.value.dtype]} {total} = {whole};")
                 first, lanes = total, 1
             scope.values[(a.expr, lanes)] = Operand(first, a.expr.dtype, lanes)
 
@@ -332,8 +336,15 @@ def combine(kind: str, a: str, b: str, dtype: str, lanes: int) -> str:
     return f"hr_{op}_{dtype}x{lanes}({a}, {b})"
 
 
-def fold(kind: str, a: str, dtype: str, lanes: int) -> str:
+def fold(scope: Scope, kind: str, a: str, dtype: str, lanes: int) -> str:
     """C text of the reduction of all lanes."""
+    if kind in ("and", "or") and dtype != "bool":
+        while lanes > 1:  # one half onto the other
+            lanes, t = lanes // 2, f"{dtype}x{lanes}"
+            half, name = f"{dtype}x{lanes}" if lanes > 1 else CTYPES[dtype], scope.names.fresh("half")
+            scope.line(f"const {half} {name} = hr_lo_{t}({a}) {'&' if kind == 'and' else '|'} hr_hi_{t}({a});")
+            a = name
+        return a
     if dtype == "bool":
         return f"hr_{'all' if kind in ('and', 'min') else 'any'}_i32x{lanes}({a})"
     return f"hr_h{kind}_{dtype}x{lanes}({a})"

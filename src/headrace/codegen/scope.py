@@ -60,6 +60,13 @@ class Scope:
             self.line(text)
         self.line("}" + tail)
 
+    def block(self, inner: Scope) -> None:
+        """Append the statements of `inner`, in braces."""
+        self.line("{")
+        for text in inner.lines:
+            self.line(text)
+        self.line("}")
+
     def find(self, key: tuple[Expr, int]) -> Operand | None:
         scope: Scope | None = self
         while scope is not None:

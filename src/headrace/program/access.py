@@ -17,6 +17,12 @@ def flat(buffer: Buffer, idx: tuple[Expr, ...]) -> Expr:
     return offset
 
 
+def apart(a: tuple[Expr, ...], b: tuple[Expr, ...]) -> bool:
+    """Whether two indices of one buffer never meet, because their ranges in some dimension do not."""
+    ranges = [(*bounds(i), *bounds(j)) for i, j in zip(a, b, strict=True)]
+    return any(high < least or most < low for low, high, least, most in ranges)
+
+
 @lru_cache(maxsize=1 << 16)
 def harmless(e: Expr) -> bool:
     """Whether `e` may be evaluated in vain: no checks, no reductions, every load inside its buffer."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from headrace.program.access import apart
 from headrace.program.dtypes import size_of
 from headrace.program.expr import Expr, index, substitute
 from headrace.program.ir import Buffer, Define, Loop, Module, Statement, Store, nested, reads, writes
@@ -45,6 +46,8 @@ def _forward(body: list[Statement], n: int, pinned: set[Buffer]) -> list[Stateme
         return None
     source, target, place = found
     if source in pinned or source.space != "scratch" or not _may_forward(body, n, source, target):
+        return None
+    if not _keeps_contents(body, n, source, target):
         return None
     return move_buffer(body[:n] + body[n + 1 :], source, target, place)
 
@@ -141,3 +144,23 @@ def _may_forward(body: list[Statement], n: int, source: Buffer, target: Buffer) 
     if first is None:
         return False
     return all(target not in reads(s) for s in body[:n])
+
+
+def _keeps_contents(body: list[Statement], n: int, source: Buffer, target: Buffer) -> bool:
+    """Whether nothing else that writes the target changes what was the source, as long as that is read."""
+    copy = body[n]
+    assert isinstance(copy, Define)
+    mine = copy.stores[0].index
+    first = next(k for k, s in enumerate(body) if source in writes(s))
+    last = max((k for k, s in enumerate(body) if source in reads(s) and k != n), default=n)
+    for k, s in enumerate(body):
+        if k < first or k == n or (k > n and k > last) or target not in writes(s):
+            continue
+        if not all(apart(mine, st.index) for st in _stores(s, target)) or target in _carried(s):
+            return False
+    return True
+
+
+def _stores(s: Statement, target: Buffer) -> list[Store]:
+    own = [st for st in s.stores if st.buffer is target] if isinstance(s, Define) else []
+    return own + [st for x in nested(s) for st in _stores(x, target)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from headrace.program.expr import Expr, all_of, fresh, index, load, select, transform, walk
 from headrace.program.index import bounds, free_vars, from_terms, index_binary, terms
-from headrace.program.ir import Buffer, Define, Module, Statement, Store
+from headrace.program.ir import Buffer, Define, Module, Statement, Store, writes
 from headrace.program.rewrite import each_list, map_expressions, replace_body
 
 MAX_GROWTH = 3.0
@@ -32,6 +32,8 @@ class _Pads:
             if isinstance(s, Define) and not s.ordered:
                 s = self._define(s, out, made)
             out.append(s)
+            changed = set(writes(s))
+            made = {key: buffer for key, buffer in made.items() if key[0] not in changed}
         return out
 
     def _define(self, s: Define, out: list[Statement], made: dict[tuple[object, ...], Buffer]) -> Define:
@@ -60,16 +62,20 @@ class _Pads:
         limits = _limits(cond, x.args)
         if limits is None or not all(isinstance(n, int) for n in source.shape):
             return None
+        if any(
+            d not in limits and not _stays_inside(i, n)
+            for d, (i, n) in enumerate(zip(x.args, source.bound, strict=True))
+        ):
+            return None
         lows, extents = [], []
-        for d, (i, extent) in enumerate(zip(x.args, source.bound, strict=True)):
-            lo, hi = bounds(i) if d in limits else (0, extent - 1)
-            lo, hi = min(lo, 0), max(hi, extent - 1)
+        for i, extent in zip(x.args, source.bound, strict=True):
+            lo, hi = min(bounds(i)[0], 0), max(bounds(i)[1], extent - 1)
             lows.append(lo)
             extents.append(hi - lo + 1)
         size = 1
         for n in extents:
             size *= n
-        if size * source.nbytes // max(source.nbytes, 1) > MAX_GROWTH * _count(source) + 4096:
+        if size > MAX_GROWTH * _count(source) + 4096:
             return None
         key = (source, tuple(lows), tuple(extents), fill, tuple(sorted((d, *v) for d, v in limits.items())))
         buffer = made.get(key)
@@ -77,6 +83,11 @@ class _Pads:
             buffer = made[key] = Buffer(f"{source.name}.pad", x.dtype, tuple(extents))
             out.append(_copy(source, buffer, lows, limits, fill, s.nodes))
         return load(buffer, tuple(i - lo for i, lo in zip(x.args, lows, strict=True)))
+
+
+def _stays_inside(i: Expr, extent: int) -> bool:
+    low, high = bounds(i)
+    return low >= 0 and high < extent
 
 
 def _count(b: Buffer) -> int:
@@ -98,6 +109,7 @@ def _copy(
     at = [a.var + lo for a, lo in zip(axes, lows, strict=True)]
     conds = []
     for d, (low, high) in limits.items():
+        low, high = max(low, 0), min(high, source.bound[d] - 1)  # beyond, another condition keeps loads away
         conds += [index(low) <= at[d], at[d] <= index(high)]
     value = select(all_of(conds), load(source, tuple(at)), fill)
     return Define(axes, (Store(target, tuple(a.var for a in axes), value),), nodes)

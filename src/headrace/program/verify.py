@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
+from headrace.program.access import apart
 from headrace.program.dtypes import INTEGERS, is_dtype, is_float, is_int
 from headrace.program.expr import (
     BINARY,
@@ -186,6 +187,7 @@ class _Verifier:
         for e in loads(s):
             if e.arg in targets:
                 own = len(targets[e.arg]) == 1 and e.args == targets[e.arg][0]
+                own = own or all(apart(e.args, where) for where in targets[e.arg])
                 self.require(own, f"{show_expr(e)} is read and written in one unordered definition")
 
     # --- buffers ---------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class Heuristic:
     def schedule(self, define: Define) -> st.Schedule:
         """Steps for a Define; () leaves plain loops in the order of its axes."""
         facts = Facts(define)
-        order = default_order(facts)
+        order = default_order(facts) if not define.ordered else tuple(range(len(facts.axes)))
         if not facts.vector_types or self.isa.lanes == 1 or facts.points * facts.box < 8:
             return (st.Order(order), st.OrderReduce(reduce_order(facts))) if facts.reduced else (st.Order(order),)
         vector = self._vector_axis(facts)

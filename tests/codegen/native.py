@@ -1,0 +1,138 @@
+"""Modules run as native code, for comparison with the interpreter.
+
+The C of a module is compiled without the artifact around it; arrays lie between guard bytes, so that a
+store beyond the end of one is found, and so that what lies beyond is no polite zero.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headrace.artifact.build import write_sources
+from headrace.codegen import Generated, generate
+from headrace.codegen.kernels import ScheduleFn
+from headrace.program import interp
+from headrace.program.dtypes import numpy_dtype
+from headrace.program.ir import Module
+from headrace.targets.registry import TARGETS, get_target
+from headrace.targets.toolchain import Toolchain, find_toolchain, run_compiler
+
+GUARD = 256  # bytes
+RUNNABLE = [t.name for t in TARGETS.values() if not t.missing_here()]
+FLAGS = (
+    "-std=c11",
+    "-O1",
+    "-g0",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fPIC",
+    "-shared",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+)
+Array = np.ndarray[Any, Any]
+
+
+class Fault(Exception):
+    """The program returned an error code."""
+
+
+class Native:
+    """A compiled module with one instance."""
+
+    def __init__(
+        self, module: Module, target: str = "native", schedule: ScheduleFn | None = None, flags: Sequence[str] = FLAGS,
+        kind: str | None = None,
+    ) -> None:  # fmt: skip
+        self.module, wanted = module, get_target(target)
+        self.generated: Generated = generate(module, "net", wanted, schedule)
+        toolchain: Toolchain = find_toolchain(kind, wanted.triple)
+        with tempfile.TemporaryDirectory(prefix="headrace-native-") as name:
+            folder = Path(name)
+            write_sources(folder, self.generated)
+            more = toolchain.flags_for(wanted.triple)
+            run_compiler(toolchain, (*more, *flags, "-o", "net.so", "net.c"), folder)
+            self.library = ctypes.CDLL(str(folder / "net.so"))
+        g = self.generated
+        self.state, self.scratch = Block(g.state_bytes, g.align), Block(g.scratch_bytes, g.align)
+        self.weights = Block(len(g.weights), g.align, g.weights)
+        self.check(self.library.net_init(self.state.pointer, self.weights.pointer))
+
+    @staticmethod
+    def check(code: int) -> None:
+        if code:
+            raise Fault(f"error code {code}")
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by name, of one run on the instance's state; Fault for an error code."""
+        symbols = interp.bind_symbols(self.module, feeds)
+        inputs = [Block(feeds[b.name].nbytes, 1, feeds[b.name].tobytes()) for b in self.module.inputs]
+        shapes = [tuple(interp.extent_value(e, symbols) for e in b.shape) for b in self.module.outputs]
+        sizes = [
+            int(np.prod(s)) * numpy_dtype(b.dtype).itemsize for s, b in zip(shapes, self.module.outputs, strict=True)
+        ]
+        outputs = [Block(n, 1) for n in sizes]
+        self.scratch.scribble()
+        extents = [symbols[s] for s in self.module.symbols]
+        given = (ctypes.c_int64 * (len(inputs) + len(extents) + 1))(*(b.address for b in inputs), *extents)
+        taken = (ctypes.c_int64 * (len(outputs) + 1))(*(b.address for b in outputs))
+        self.check(self.library.net_run(self.state.pointer, self.scratch.pointer, self.weights.pointer, given, taken))
+        for block in (self.state, self.scratch, self.weights, *inputs, *outputs):
+            block.unharmed()
+        return {
+            b.name: o.bytes().view(numpy_dtype(b.dtype)).reshape(s).copy()
+            for b, o, s in zip(self.module.outputs, outputs, shapes, strict=True)
+        }
+
+
+class Block:
+    """Memory between guards."""
+
+    def __init__(self, size: int, align: int, data: bytes | None = None) -> None:
+        self.size = size
+        self.memory = np.random.default_rng(size).integers(0, 256, size + 2 * GUARD + 64, np.uint8)
+        self.memory[::7] = 0xFF  # also NaN, as any float
+        start = self.memory.ctypes.data + GUARD
+        self.start = GUARD + (-start % max(align, 8))
+        if data is not None:
+            self.memory[self.start : self.start + size] = np.frombuffer(data, np.uint8)
+        self.address = self.memory.ctypes.data + self.start
+        self.pointer = ctypes.c_void_p(self.address)
+        self.guards = self._guards()
+
+    def _guards(self) -> bytes:
+        return self.memory[: self.start].tobytes() + self.memory[self.start + self.size :].tobytes()
+
+    def scribble(self) -> None:
+        self.memory[self.start : self.start + self.size] = 0xFF
+
+    def unharmed(self) -> None:
+        assert self._guards() == self.guards, "the program wrote outside of its memory"
+
+    def bytes(self) -> Array:
+        return self.memory[self.start : self.start + self.size]
+
+
+def assert_close(got: Mapping[str, Array], wanted: Mapping[str, Array], ulps: float = 64, what: str = "") -> None:
+    """Equal integers; floats within `ulps` of the largest finite magnitude, NaN and infinities in the same places."""
+    for name, want in wanted.items():
+        have = got[name]
+        assert have.dtype == want.dtype and have.shape == want.shape, f"{what}{name}"
+        if want.dtype.kind in "iub":
+            np.testing.assert_array_equal(have, want, err_msg=f"{what}{name}")
+            continue
+        a, b = have.astype(np.float64), want.astype(np.float64)
+        eps = {2: 2.0**-8, 4: 2.0**-23, 8: 2.0**-52}[want.dtype.itemsize]
+        finite = np.isfinite(b)
+        scale = np.abs(b[finite]).max() if finite.any() else 0.0
+        np.testing.assert_array_equal(np.isnan(a), np.isnan(b), err_msg=f"{what}{name}: NaN")
+        np.testing.assert_array_equal(np.where(finite, 0, b), np.where(finite, 0, a), err_msg=f"{what}{name}: inf")
+        worst = np.abs(a - b)[finite].max() if finite.any() else 0.0
+        assert worst <= ulps * eps * max(scale, 1e-30), f"{what}{name}: {worst} of {scale}"

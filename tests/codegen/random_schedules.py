@@ -1,0 +1,44 @@
+"""Random legal schedules of Defines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from headrace.program.ir import Define
+from headrace.schedule import legal
+from headrace.schedule import steps as st
+
+Pick = Callable[[int], int]
+
+
+def random_schedule(define: Define, pick: Pick) -> st.Schedule:
+    """Any combination of steps that the Define admits."""
+    spatial, reduced = len(define.axes), len(st.reduce_axes(define))
+    wanted: list[st.Step] = []
+    if pick(4):
+        wanted.append(st.Order(_shuffled(spatial, pick)))
+    if reduced and pick(2):
+        wanted.append(st.OrderReduce(_shuffled(reduced, pick)))
+    if spatial + reduced and pick(4):
+        wanted.append(st.Vectorize(pick(spatial + reduced), 2 << pick(5), 1 + pick(4)))
+    for _ in range(pick(3) if spatial else 0):
+        wanted.append(st.RegisterTile(pick(spatial), 1 + pick(5)))
+    if pick(3) == 0:
+        wanted.append(st.Unroll(1 + pick(6)))
+    if pick(3) == 0:
+        wanted.append(st.Accumulators(1 + pick(5)))
+    if pick(2):
+        wanted.append(st.Pack())
+    schedule: st.Schedule = ()
+    for step in wanted:
+        try:
+            legal.check(define, (*schedule, step))
+        except ValueError:
+            continue
+        schedule = (*schedule, step)
+    return schedule
+
+
+def _shuffled(n: int, pick: Pick) -> tuple[int, ...]:
+    left = list(range(n))
+    return tuple(left.pop(pick(len(left))) for _ in range(n))
