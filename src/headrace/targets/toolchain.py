@@ -34,7 +34,7 @@ CFLAGS = (
     "-U_FORTIFY_SOURCE",
 )
 SANITIZE = ("-std=c11", "-O1", "-g", "-ffp-contract=off", "-fno-math-errno", "-fno-omit-frame-pointer")
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+SANITIZERS = ("-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all")
 
 _CLANG = "__clang__ __clang_major__ __clang_minor__ __clang_patchlevel__"
 _PROBE = f"{_CLANG} __GNUC__ __GNUC_MINOR__ __GNUC_PATCHLEVEL__"
