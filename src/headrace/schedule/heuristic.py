@@ -221,7 +221,8 @@ class _Kernel:
     def cycles(self, n: int, count: int, box: int, again: bool) -> float:
         """Cycles of one step of the reduction on a tile.
 
-        again: loops come back to the constants of a tile: from L1 when they fit, else from L2 or beyond. Compilers keep the broadcast rows in registers too, which bounds what fits().
+        again: loops come back to the constants of a tile: from L1 when they fit, else from L2 or beyond.
+        Compilers keep the broadcast rows in registers too, which bounds what fits().
         """
         sums = n * count * self.sums
         panel = 4 * 16 * n * self.column * box
@@ -237,7 +238,8 @@ class _Kernel:
         for cols, times in ((n, vectors // n), (vectors % n, 1)):
             for lines, repeats in ((count, rows // count), (rows % count, 1)):
                 if cols and lines and times and repeats:
-                    out += times * repeats * (self.cycles(cols, lines, box, self.outside or rows > count) * box + 6 + cols * lines * self.sums)
+                    step = self.cycles(cols, lines, box, self.outside or rows > count)
+                    out += times * repeats * (step * box + 6 + cols * lines * self.sums)
         return out
 
 
