@@ -11,7 +11,8 @@ from headrace.program.build import Builder
 from headrace.program.expr import Axis, cast, check, const, fresh, index, load, select
 from headrace.program.ir import Define, Module, Store
 from headrace.program.optimise import optimise
-from tests.codegen.native import Fault, Native, assert_close
+from tests.codegen.native import Fault, Native
+from tests.program.compare import assert_close
 from tests.program.random_tensors import feeds_of
 
 

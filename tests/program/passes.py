@@ -11,7 +11,7 @@ from headrace.program import interp
 from headrace.program.ir import Define, Loop, Module, Statement, nested
 from headrace.program.show import show
 from headrace.program.verify import verify
-from tests.codegen.native import assert_close
+from tests.program.compare import assert_close
 from tests.program.random_tensors import feeds_of, random_tensors
 
 Pass = Callable[[Module], Module]

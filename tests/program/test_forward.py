@@ -69,6 +69,17 @@ def test_a_part_made_from_an_earlier_part() -> None:
     assert len(defines(preserves(forward_copies, before))) < len(defines(before))
 
 
+def test_a_part_is_no_whole_even_when_sizes_agree() -> None:
+    b = Builder()
+    x = b.input("x", "i32", (6,))
+    t = b.compute((6,), lambda i: x[i] * 3)
+    mirrored = b.empty("i32", (6,))
+    b.store(mirrored, (3,), lambda i: (i,), lambda i: t[i])
+    b.store(mirrored, (3,), lambda i: (5 - i,), lambda i: t[i])
+    b.output("y", mirrored)
+    preserves(forward_copies, b.module())
+
+
 def test_stacks_of_a_scan() -> None:
     b = Builder()
     x = b.input("x", "f32", (5, 3))

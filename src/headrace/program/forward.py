@@ -85,7 +85,7 @@ def _by_digits(s: Define, st: Store, x: Expr) -> tuple[Buffer, Buffer, Place] | 
     source, target = x.arg, st.buffer
     if st.index != tuple(a.var for a in s.axes) or not all(isinstance(e, int) for e in (*source.shape, *target.shape)):
         return None
-    if len(s.axes) != len(target.shape) or source.nbytes != target.nbytes:
+    if tuple(a.extent for a in s.axes) != target.shape or source.nbytes != target.nbytes:
         return None
     flat: Expr = index(0)
     for a, extent in zip(s.axes, target.bound, strict=True):

@@ -69,6 +69,8 @@ def _vector_fault(define: Define, step: st.Vectorize) -> str | None:
         return f"lanes are a power of two from 2 to {MAX_LANES}"
     if not 0 <= step.axis < spatial + len(reduced):
         return f"the Define has {spatial} axes, its reductions {len(reduced)}"
+    if step.registers < 1:
+        return _count_fault(step.registers)
     if define.ordered:
         return _ordered_fault(define)
     inner = _reductions(define)

@@ -88,9 +88,12 @@ def parse(text: str) -> Schedule:
         name, _, rest = part.strip().partition("(")
         if name not in STEPS or not rest.endswith(")"):
             raise ValueError(f"{part!r} is not a schedule step")
-        values = [int(v) for v in rest[:-1].split(",") if v.strip()]
         cls = STEPS[name]
-        out.append(cls(tuple(values)) if cls in (Order, OrderReduce) else cls(*values))  # type: ignore[arg-type]
+        try:
+            values = [int(v) for v in rest[:-1].split(",") if v.strip()]
+            out.append(cls(tuple(values)) if cls in (Order, OrderReduce) else cls(*values))  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise ValueError(f"{part!r} is not a schedule step") from None
     return tuple(out)
 
 
@@ -140,14 +143,21 @@ def key(define: Define, target: str) -> str:
         if e.op == "load":
             arg = buffers.setdefault(e.arg, f"b{len(buffers)}:{e.arg.dtype}{e.arg.bound}{e.arg.space == 'const'}")
         elif e.op == "reduce":
-            arg = e.arg[0] + ",".join(f"{text(a.var)}<{a.bound}" for a in e.arg[1])
-        elif e.op != "var":
+            arg = e.arg[0] + ",".join(axis(a) for a in e.arg[1])
+        elif e.op == "sym":
+            arg = f"{e.arg.bound}/{e.arg.divisor}"
+        else:
             arg = str(e.arg)
         return f"{e.op}{e.dtype}[{arg}]({','.join(text(a) for a in e.args)})"
 
-    parts = [f"{text(a.var)}<{a.bound}" for a in define.axes]
+    def axis(a: Axis) -> str:
+        return f"{text(a.var)}<{'' if isinstance(a.extent, int) else 'run '}{a.bound}"
+
+    parts = ["ordered" if define.ordered else "", *(axis(a) for a in define.axes)]
     for s in define.stores:
-        parts.append(f"{s.combiner}{','.join(text(i) for i in s.index)}={text(s.value)}")
+        parts.append(
+            f"{s.buffer.dtype}{s.buffer.bound}{s.combiner}{','.join(text(i) for i in s.index)}={text(s.value)}"
+        )
     return hashlib.sha256(f"{target}|{'|'.join(parts)}".encode()).hexdigest()[:32]
 
 
