@@ -166,11 +166,14 @@ def nets(draw, most=6):
     x = "x"
     for kind in draw(st.lists(st.sampled_from(LAYERS), min_size=1, max_size=most)):
         x = _skip(net, x, channels) if kind == "skip" else _layer(net, kind, x, channels)
-    outputs = [x]
-    info = [helper.make_tensor_value_info(v, TensorProto.FLOAT, [1, None, None]) for v in outputs]
+    return finish(net, x, channels)
+
+
+def finish(net, x, channels) -> onnx.ModelProto:
+    """The model that ends with value x."""
     graph = helper.make_graph(
-        net.nodes, "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, channels, "T"])], info,
-        net.weights,
+        net.nodes, "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, channels, "T"])],
+        [helper.make_tensor_value_info(x, TensorProto.FLOAT, [1, None, None])], net.weights,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 

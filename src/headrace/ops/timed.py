@@ -30,7 +30,8 @@ TIME = "T"
 class TimeFact:
     """A value with frames along `axis`.
 
-    rate: frames per input frame; delay: in frames of the value; length: frames in the whole signal, a
+    rate: frames per input frame; delay: in frames of the value, negative where its first frames depend
+    on no input; length: frames in the whole signal, a
     formula in T; fold: how many repeats of the signal the axis holds one after the other (a batch
     merged with time); free: a function of the frame's index alone, so any frame can be made at any time.
     """
@@ -150,11 +151,10 @@ class Read:
 
 @dataclass(frozen=True)
 class Timed:
-    """Where time is in an output of a node; `least`: a delay that it has at least."""
+    """Where time is in an output of a node."""
 
     axis: int
     fold: int = 1
-    least: int = 0
 
 
 @dataclass(frozen=True)
@@ -443,5 +443,4 @@ def divisors(length: Dim) -> Iterator[int]:
     for monomial, _ in length.terms:
         for item in monomial:
             if isinstance(item, FloorDiv):
-                yield item.denominator
-                yield from divisors(item.numerator)
+                yield from (item.denominator * inner for inner in divisors(item.numerator))

@@ -8,15 +8,14 @@ the difference of the two numbers only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
 from headrace.errors import NotStreamable
 from headrace.graph.facts import label
@@ -36,6 +35,7 @@ from headrace.ops.timed import (
     TimeFact,
     has_time,
 )
+from headrace.streaming.evaluate import CannotEvaluate, evaluate
 
 if TYPE_CHECKING:
     from headrace.streaming.analyse import Analysis
@@ -134,13 +134,14 @@ def _ends(node: ir.Node, analysis: Analysis, band: BandFact, values: object) -> 
         raise _refuse(node, "MatMul sums over all frames of the signal")
     chain = Chain.of(node, analysis)
     past, future = chain.reach()
+    unlimited = False
     if future is None:
         raise _refuse(node, "attention reaches to the end of the signal: no mask hides the frames to come")
     if past is None:
         if analysis.max_past is None:
             raise _refuse(node, "attention reaches back without limit", HINT)
-        past = analysis.max_past
-        analysis.unlimited = True
+        past = math.ceil(analysis.max_past * values.rate) - 1
+        analysis.unlimited = unlimited = True
     out = len(analysis.prepared.facts.dims[node.outputs[0]])
     source = node.inputs[1]
     assert source is not None
@@ -148,8 +149,8 @@ def _ends(node: ir.Node, analysis: Analysis, band: BandFact, values: object) -> 
     assert query is not None and key is not None
     reads = (
         Read(query),
-        Read(key, lo=-past, hi=future, edge=Edge(), whole=True),
-        Read(source, lo=-past, hi=future, edge=Edge(), whole=True),
+        Read(key, lo=-past, hi=future, edge=Edge(), past=unlimited, whole=True),
+        Read(source, lo=-past, hi=future, edge=Edge(), past=unlimited, whole=True),
     )
     return Plan(reads, (Timed(out - 2),), chain.emit, f"past {past} keys and values")
 
@@ -225,7 +226,11 @@ class Chain:
         """A mask, or scores as if every product were 0, for a signal with `size` frames here."""
         frames = _frames(self.analysis, self.scores, size)
         if (value, size) not in self.grids:
-            self.grids[(value, size)] = evaluate(value, frames, self.analysis, self.scores)
+            try:
+                self.grids[(value, size)] = evaluate(value, frames, self.analysis, self.scores)
+            except CannotEvaluate as error:
+                raise _refuse(self.end, f"the mask of attention cannot be evaluated: {error}",
+                              "make it of constants, or fix its inputs with constants=") from error
         return self.grids[(value, size)]
 
     def emit(self, e: Emit) -> Sequence[ir.Value | None]:
@@ -297,50 +302,3 @@ def _frames(analysis: Analysis, scores: ir.Node, size: int) -> int:
         if isinstance(fact.length, SymDim) and fact.length.evaluate({TIME: frames}) == size:
             return frames
     raise _refuse(scores, f"attention runs at rate {Fraction(fact.rate)}, at which masks cannot be checked")
-
-
-def evaluate(value: ir.Value, frames: int, analysis: Analysis, scores: ir.Node) -> Array:
-    """Run the part of the graph that makes a value, for T = frames; products of frames count as 0."""
-    prepared, order = analysis.prepared, list(analysis.prepared.model.graph)
-    fixed: dict[str, Array] = {}
-    nodes: set[ir.Node] = set()
-    queue = [value]
-    while queue:
-        item = queue.pop()
-        name = item.name or ""
-        content = prepared.facts.contents.get(item)
-        constant = prepared.constant(item)
-        if constant is not None:
-            fixed[name] = constant
-        elif content is not None:
-            numbers = [x.evaluate({TIME: frames}) if isinstance(x, SymDim) else x for x in content.reshape(-1)]
-            dtype = item.dtype.numpy() if item.dtype is not None else np.int64
-            fixed[name] = np.array(numbers, dtype).reshape(content.shape)
-        elif item.producer() is scores:
-            dims = [d.evaluate({TIME: frames}) if isinstance(d, SymDim) else d for d in prepared.facts.dims[item]]
-            fixed[name] = np.zeros(dims, item.dtype.numpy() if item.dtype is not None else np.float32)
-        else:
-            node = item.producer()
-            if node is None:
-                raise _refuse(scores, f"attention has a mask that depends on the input {name!r}",
-                              "make the mask a constant with constants=")
-            nodes.add(node)
-            queue += [v for v in node.inputs if v is not None]
-    return _run([n for n in order if n in nodes], fixed, value, scores)
-
-
-def _run(nodes: Sequence[ir.Node], fixed: Mapping[str, Array], value: ir.Value, scores: ir.Node) -> Array:
-    if not nodes:
-        return fixed[value.name or ""]
-    inputs = [
-        onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), list(a.shape))
-        for n, a in fixed.items()
-    ]
-    graph = onnx.helper.make_graph(
-        [ir.to_proto(n) for n in nodes], "mask", inputs, [onnx.ValueInfoProto(name=value.name or "")]
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 26)])
-    try:
-        return np.asarray(ReferenceEvaluator(model).run(None, dict(fixed))[0])
-    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        raise _refuse(scores, f"the mask of attention cannot be evaluated: {error}") from error

@@ -14,6 +14,7 @@ from headrace.errors import NotStreamable
 from headrace.graph.facts import dtype_name, label
 from headrace.ops.timed import Edge, Fact, FinalFact, LengthFact, Plan, Read, TimeFact
 from headrace.streaming.analyse import Analysis, at
+from headrace.streaming.evaluate import evaluate
 from headrace.streaming.length import LengthCode, offsets
 
 FAR = 1 << 30
@@ -221,12 +222,23 @@ class Writer:
             block = self.add(name, "Where", [mask, block, self.constant(fill, "fill")])[0]
         if line.history:
             shape = self.split_dims(fact, dims, line.history)
-            past = self.state(f"{name}.past", np.full(shape, fill), line.value.dtype)
+            past = self.state(f"{name}.past", self.before(line, np.full(shape, fill), axis), line.value.dtype)
             count = self.frames(fact)
             block = self.add(name, "Concat", [past, block], attributes={"axis": axis})[0]
             self.keep(past, self.cut(name, block, axis, count, count + line.history))
         line.full = block
         return block
+
+    def before(self, line: Line, past: np.ndarray[Any, Any], axis: int) -> np.ndarray[Any, Any]:
+        """What a line holds before the first step: padding, and the first frames where no input decides them."""
+        fact = self.analysis.fact(line.value)
+        known = min(-fact.delay, line.history)
+        if known <= 0:
+            return past
+        head = first_frames(self.analysis, line.value, -fact.delay)
+        part = np.take(head, range(-fact.delay - known, -fact.delay), axis)
+        rest = np.take(past, range(line.history - known), axis)
+        return np.concatenate([rest, part.astype(past.dtype)], axis)
 
     def split_dims(self, fact: TimeFact, dims: Sequence[int], frames: int) -> list[int]:
         """Extents with rows and time apart."""
@@ -299,6 +311,15 @@ class Writer:
         low, high = (self.constant(np.array(x, np.int64), "time/limit") for x in (0, top))
         index = self.add("time", "Clip", [index, low, high])[0]
         return self.add(read.value.name or "value", "Gather", [full, index], attributes={"axis": axis})[0]
+
+    def emitted(self, value: ir.Value) -> ir.Value:
+        """Block of an output, not ahead of the steps."""
+        fact = self.analysis.fact(value)
+        if fact.free:
+            return self.generate(value, 0, self.frames(fact))
+        if fact.delay >= 0:
+            return self.steps[value]
+        return self.fetch(Read(value), 0, self.frames(fact))
 
     def generate(self, value: ir.Value, first: int, end: int) -> ir.Value:
         """Those frames of a value that is a function of the index alone."""
@@ -456,6 +477,19 @@ class NodeWriter:
         return value.is_graph_output() or any(use.node in live for use in value.uses())
 
 
+def first_frames(analysis: Analysis, value: ir.Value, count: int) -> np.ndarray[Any, Any]:
+    """The first frames of a value that depends on no input there, rows apart from time."""
+    fact, facts = analysis.fact(value), analysis.prepared.facts
+    frames = 4096 // analysis.multiple * analysis.multiple
+    while any(at(length, frames) < least for length, least in analysis.needs) or at(fact.length, frames) < count:
+        frames *= 2
+    whole = evaluate(value, frames, analysis)
+    dims = [d if isinstance(d, int) else -1 for d in facts.dims[value]]
+    if fact.fold != 1:
+        whole = whole.reshape([*dims[: fact.axis], fact.fold, -1, *dims[fact.axis + 1 :]])
+    return np.take(whole, range(count), fact.axis + (fact.fold != 1))
+
+
 def static(writer: Writer, value: ir.Value, reader: str) -> ir.Value:
     """A value that is the same in every step."""
     if value in writer.steps:
@@ -512,6 +546,11 @@ def collect_lines(writer: Writer) -> None:
                 first = min(first, read.last(-out.delay) - 2 * overhang(read, out, source, writer))
             line.start, line.end = line.start or start, line.end or end
             line.history = max(line.history, -source.delay - first)
+    for value in analysis.prepared.model.graph.outputs:
+        known = analysis.time.get(value)
+        if isinstance(known, TimeFact) and known.delay < 0:
+            line = writer.lines.setdefault((value, None), Line(value, None))
+            line.history = max(line.history, -known.delay)
 
 
 def touches(read: Read, out: TimeFact, source: TimeFact, writer: Writer) -> tuple[bool, bool]:

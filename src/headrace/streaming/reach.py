@@ -55,7 +55,9 @@ def _reach(
     if fact.free:
         return Reach(tuple(carry), tuple([10**9] * count), None)
     exist = offsets(fact.length, fact.rate, chunk, analysis.multiple)
-    ready = [min(pair) for pair in zip(exist, carry, strict=True)]
+    ready = list(exist)
+    if fact.delay == 0:
+        ready = [min(pair) for pair in zip(exist, carry, strict=True)]
     first: list[int] | None = [10**9] * count
     last: list[int] | None = None
     for read in plan.reads:

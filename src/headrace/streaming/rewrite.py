@@ -173,8 +173,8 @@ def _outputs(writer: Writer, graph: ir.Graph) -> list[ir.Value]:
     outputs = []
     for value in graph.outputs:
         fact = writer.analysis.time.get(value)
-        if isinstance(fact, TimeFact) and fact.free:
-            source = writer.generate(value, 0, writer.frames(fact))
+        if isinstance(fact, TimeFact):
+            source = writer.emitted(value)
         else:
             source = writer.steps[value] if value in writer.steps else static(writer, value, value.name or "")
         out = writer.expose(source, value.name or "")
@@ -195,9 +195,10 @@ def _spec(writer: Writer, graph: ir.Graph) -> StreamSpec:
     for value in graph.outputs:
         fact = analysis.time.get(value)
         if isinstance(fact, TimeFact):
-            told = timing(fact, table[value], chunk, fact.delay)
+            delay = max(0, fact.delay)
+            told = timing(fact, table[value], chunk, delay)
             outputs[value.name or ""] = TimeOutput(
-                fact.axis, fact.rate.as_integer_ratio(), writer.frames(fact), fact.delay,
+                fact.axis, fact.rate.as_integer_ratio(), writer.frames(fact), delay,
                 tuple(offsets(fact.length, fact.rate, chunk, analysis.multiple)),
                 told.ready, told.latency, told.lookahead, told.receptive_field,
             )
@@ -245,8 +246,12 @@ def _assemble(writer: Writer, outputs: list[ir.Value], spec: StreamSpec, model: 
     nodes = [n for n in writer.nodes if n in used]
     read = {v for n in nodes for v in n.inputs if v is not None}
     constants = [v for v in writer.constants.values() if v in read]
+    clock = [v for v in (writer.position, writer.valid) if v is not None]
+    given = [v for v in writer.inputs if v not in states and v not in clock]
+    order = [v.name for v in prepared.model.graph.inputs]
+    given.sort(key=lambda v: order.index(v.name))
     graph = ir.Graph(
-        writer.inputs, [*outputs, *following], nodes=nodes, initializers=[*constants, *states],
+        [*given, *clock, *states], [*outputs, *following], nodes=nodes, initializers=[*constants, *states],
         name=prepared.model.graph.name or "step", opset_imports=dict(prepared.model.opset_imports),
     )
     made = ir.Model(graph, ir_version=prepared.model.ir_version)

@@ -1,0 +1,72 @@
+"""Run a part of the prepared graph for a signal of fixed length, without the signal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+
+from headrace.graph.symbolic import SymDim
+from headrace.ops.timed import TIME, TimeFact
+
+if TYPE_CHECKING:
+    from headrace.streaming.analyse import Analysis
+
+Array = np.ndarray[Any, Any]
+
+
+class CannotEvaluate(Exception):
+    """The value depends on an input, or on an operator that the reference lacks."""
+
+
+def evaluate(value: ir.Value, frames: int, analysis: Analysis, scores: ir.Node | None = None) -> Array:
+    """A value for T = frames, time inputs and the outputs of `scores` taken as 0."""
+    prepared = analysis.prepared
+    fixed: dict[str, Array] = {}
+    nodes: set[ir.Node] = set()
+    queue = [value]
+    while queue:
+        item = queue.pop()
+        node, name = item.producer(), item.name or ""
+        content, constant = prepared.facts.contents.get(item), prepared.constant(item)
+        kind = np.dtype(item.dtype.numpy()) if item.dtype is not None else np.dtype(np.float32)
+        if constant is not None:
+            fixed[name] = constant
+        elif content is not None:
+            numbers = [_at(x, frames) for x in content.reshape(-1)]
+            fixed[name] = np.array(numbers, kind).reshape(content.shape)
+        elif (node is not None and node is scores) or (
+            node is None and isinstance(analysis.time.get(item), TimeFact)
+        ):
+            fixed[name] = np.zeros([_at(d, frames) for d in prepared.facts.dims[item]], kind)
+        elif node is None:
+            raise CannotEvaluate(f"it depends on the input {name!r}")
+        elif node not in nodes:
+            nodes.add(node)
+            queue += [v for v in node.inputs if v is not None]
+    return _run([n for n in prepared.model.graph if n in nodes], fixed, value)
+
+
+def _at(number: object, frames: int) -> Any:
+    return number.evaluate({TIME: frames}) if isinstance(number, SymDim) else number
+
+
+def _run(nodes: Sequence[ir.Node], fixed: Mapping[str, Array], value: ir.Value) -> Array:
+    if not nodes:
+        return fixed[value.name or ""]
+    inputs = [
+        onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), list(a.shape))
+        for n, a in fixed.items()
+    ]
+    graph = onnx.helper.make_graph(
+        [ir.to_proto(n) for n in nodes], "part", inputs, [onnx.ValueInfoProto(name=value.name or "")]
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 26)])
+    try:
+        return np.asarray(ReferenceEvaluator(model).run(None, dict(fixed))[0])
+    except (NotImplementedError, RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise CannotEvaluate(str(error)) from error
