@@ -14,6 +14,7 @@ from headrace.artifact.naming import c_identifier
 from headrace.artifact.package import check_output
 from headrace.artifact.program import Program, open_program, open_temporary
 from headrace.errors import InvalidModel
+from headrace.live import by_hand, state_pairs, stream_data
 from headrace.targets.registry import Target, get_target
 from headrace.targets.toolchain import find_toolchain
 
@@ -52,6 +53,7 @@ def compile(
     bounds: Bounds | None = None,
     constants: Mapping[str, Any] | None = None,
     state: Mapping[str, str] | None = None,
+    axes: Mapping[str, int] | None = None,
     threads: int = 1,
     out: PathLike | None = None,
     toolchain: str | None = None,
@@ -61,7 +63,10 @@ def compile(
     shapes: fixes unknown dims of inputs; a string makes the dim an extent that is known at run time.
     bounds: the greatest value of each such extent, or (greatest value, divisor).
     constants: values of inputs that are fixed now.
-    state: pairs "input" -> "output": that output of one run is that input of the next.
+    state: pairs "input" -> "output": that output of one run is that input of the next; a step model
+    brings its own.
+    axes: with `state`, the time axis of inputs and outputs of a step model made elsewhere: its program
+    streams, in whole steps.
     out: folder to keep the artifact in; None for a temporary one that goes away with the Program.
     toolchain: "gcc", "clang", "zig", or None for the first that is here.
 
@@ -79,11 +84,17 @@ def compile(
         check_output(folder)
     loaded = load(model)
     name = model_name(loaded)
+    data = stream_data(loaded)
+    if data is not None:
+        if state or axes:
+            raise ValueError("state, axes: a step model of hr.stream() states these itself; leave them out")
+        state = state_pairs(data)
     options = {
         "shapes": shapes or {},
         "bounds": bounds or {},
         "constants": constants or {},
         "state": state or {},
+        **({"axes": axes} if axes else {}),
         "threads": threads,
     }
     plain(options)
@@ -95,8 +106,10 @@ def compile(
         bounds=bounds or {},
         constants=constants or {},
         state=state or {},
+        axes=axes or {},
     )
-    source = Source(name, loaded.sha256, loaded.source)
+    is_read = data is None or loaded.digest is not None  # a step model made here has no file
+    source = Source(name, loaded.sha256, loaded.source if is_read else None)
     path = build(generated, wanted, compiler, folder, source=source, options=options)
     return (
         open_temporary(path, model=loaded)
@@ -114,9 +127,11 @@ def generate(
     bounds: Bounds,
     constants: Mapping[str, Any],
     state: Mapping[str, str],
+    axes: Mapping[str, int] | None = None,
 ) -> Generated:
     """The whole compiler in one place: graph clean-up, lowering, fusion, scheduling, C."""
     from headrace.codegen import generate as generate_c
+    from headrace.codegen.stream_plan import parse
     from headrace.ops.lowering import lower
     from headrace.ops.registry import native
     from headrace.passes.prepare import prepare
@@ -132,7 +147,14 @@ def generate(
     )
     module = lower(prepared, name, state)
     module.notes += prepared.decisions
-    generated = generate_c(optimise(module, target.isa.lanes), name, target)
+    data = stream_data(model)
+    if data is None and axes:
+        inputs, outputs = ({b.name: b.bound for b in side} for side in (module.inputs, module.outputs))
+        data = by_hand(axes, state, inputs, outputs)
+    live = None if data is None else parse(data)
+    generated = generate_c(optimise(module, target.isa.lanes), name, target, stream=live)
+    if data is not None:
+        generated = replace(generated, facts={**generated.facts, "stream": data})
     names = [str(v.name) for v in prepared.model.graph.outputs if v.name not in (state or {}).values()]
     return _with_declared_names(generated, names)
 

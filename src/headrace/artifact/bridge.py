@@ -32,9 +32,19 @@ class Call(ctypes.Structure):
     busy: int
 
 
-def bridge_source(name: str, has_states: bool) -> str:
+class StreamCall(ctypes.Structure):
+    """The argument of the stream functions: a Call, frames of each time input, frames of each output."""
+
+    _fields_ = (("call", Call), ("n", ctypes.c_void_p), ("n_out", ctypes.c_void_p))
+
+    call: Call
+    n: int
+    n_out: int
+
+
+def bridge_source(name: str, has_states: bool, has_stream: bool = False) -> str:
     """C text of NAME_bridge.c; with states also what reads and writes them in portable form."""
-    return _calls(name) + (_states(name) if has_states else "")
+    return _calls(name) + (_states(name) if has_states else "") + (_stream(name) if has_stream else "")
 
 
 def _calls(name: str) -> str:
@@ -100,5 +110,30 @@ int {name}_bridge_get_state(const call *c) {{
 int {name}_bridge_set_state(const call *c) {{
     if (enter(c)) return {BUSY};
     return leave(c, {name}_set_state(c->state, c->inputs));
+}}
+"""
+
+
+def _stream(name: str) -> str:
+    return f"""
+typedef struct {{
+    call base;
+    const size_t *n;
+    size_t *n_out;
+}} stream_call;
+
+EXPORT int {name}_bridge_push(const stream_call *c);
+EXPORT int {name}_bridge_flush(const stream_call *c);
+
+int {name}_bridge_push(const stream_call *c) {{
+    const call *b = &c->base;
+    if (enter(b)) return {BUSY};
+    return leave(b, {name}_push_each(b->state, b->scratch, b->weights, b->inputs, c->n, b->outputs, c->n_out));
+}}
+
+int {name}_bridge_flush(const stream_call *c) {{
+    const call *b = &c->base;
+    if (enter(b)) return {BUSY};
+    return leave(b, {name}_flush(b->state, b->scratch, b->weights, b->outputs, c->n_out));
 }}
 """

@@ -94,12 +94,12 @@ def check_generated(generated: Generated) -> None:
 
 def write_sources(folder: Path, generated: Generated) -> tuple[str, ...]:
     """Write C, header, weights, NAME_weights.S and NAME_bridge.c; returns what the library is built of."""
-    name = generated.name
+    name, streams = generated.name, "stream" in generated.facts
     texts = {
         f"{name}.c": generated.source,
         f"{name}.h": generated.header,
         f"{name}_weights.S": weights_assembly(name, generated.align),
-        f"{name}_bridge.c": bridge_source(name, has_states=bool(generated.states)),
+        f"{name}_bridge.c": bridge_source(name, bool(generated.states) or streams, streams),
     }
     for file, text in texts.items():
         (folder / file).write_text(text, encoding="utf-8", newline="\n")

@@ -33,6 +33,8 @@ class Code:
     fresh_run: Function
     get_state: Function
     set_state: Function
+    push: Function  # takes a byref to a bridge.StreamCall
+    flush: Function
     weights: int
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -44,7 +46,11 @@ class Code:
         self.run = self._function("run")
         self.init = self._function("init")
         self.fresh_run = self._function("fresh_run")
-        if manifest.states:
+        streams = manifest.stream is not None
+        if streams:
+            self.push = self._function("push")
+            self.flush = self._function("flush")
+        if manifest.states or streams:
             self.get_state = self._function("get_state")
             self.set_state = self._function("set_state")
         self._mapping = _map(folder / manifest.weights, manifest.weight_bytes)

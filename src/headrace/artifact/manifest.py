@@ -15,6 +15,7 @@ import numpy as np
 from headrace.artifact.package import MANIFEST, ORIGIN
 from headrace.artifact.ports import check_ports
 from headrace.codegen.generated import KernelInfo, Port, Symbol
+from headrace.codegen.stream_plan import StreamFacts, parse, portable, portable_bytes
 from headrace.errors import InvalidModel
 
 SCHEMA = 1
@@ -61,7 +62,18 @@ class Manifest:
     @property
     def portable_bytes(self) -> int:
         """Size of the portable state that NAME_get_state writes."""
+        if self.stream is not None:
+            return portable_bytes(portable(self.stream, self.inputs, self.outputs, self.states))
         return max((p.offset + p.nbytes for p in self.states), default=0)
+
+    @property
+    def stream(self) -> StreamFacts | None:
+        """What a step model says about time; None for other programs. InvalidModel where it is damaged."""
+        data = self.facts.get("stream")
+        try:
+            return None if data is None else parse(data)
+        except ValueError as error:
+            raise InvalidModel(f"the manifest of {self.name}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, with the schema version and a digest over all the rest."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from headrace.codegen.generated import Port, Symbol
+from headrace.codegen.shapes import extent_number
 from headrace.errors import InvalidModel
 from headrace.spec import TensorSpec
 
@@ -37,7 +38,7 @@ def spec_of(port: Port) -> TensorSpec:
 
 def bound_shape(port: Port, symbols: Mapping[str, int]) -> Shape:
     """The shape of a port with a value for every symbol."""
-    return tuple([dim if isinstance(dim, int) else symbols[dim] for dim in port.shape])
+    return tuple([dim if isinstance(dim, int) else extent_number(dim, symbols) for dim in port.shape])
 
 
 def check_names(given: Mapping[str, object], ports: Sequence[Port], role: str) -> None:
@@ -154,11 +155,11 @@ def check_ports(inputs: Sequence[Port], outputs: Sequence[Port], symbols: Sequen
         if len(set(names)) != len(names):
             raise InvalidModel(f"two ports have the same name: {', '.join(map(repr, names))}")
         for port in ports:
-            unknown = [dim for dim in port.shape if isinstance(dim, str) and dim not in known]
-            if unknown:
-                raise InvalidModel(f"{port.name!r} has extent {unknown[0]!r}, which no symbol declares")
+            derived = [dim for dim in port.shape if isinstance(dim, str) and dim not in known]
+            if derived and ports is inputs:
+                raise InvalidModel(f"{port.name!r} has extent {derived[0]!r}, which no symbol declares")
             size = nbytes(bound_shape(port, known), numpy_dtype(port.dtype))
-            if port.nbytes != size:
+            if port.nbytes < size or (port.nbytes > size and not derived):
                 raise InvalidModel(
                     f"{port.name!r} should take {size} bytes ({spec_of(port)}), not {port.nbytes}"
                 )

@@ -7,7 +7,6 @@ from headrace.codegen.driver import (
     ALIGN,
     Layout,
     Weights,
-    extent_name,
     init_function,
     run_function,
     sizes,
@@ -17,6 +16,9 @@ from headrace.codegen.generated import Generated, KernelInfo, Port, Symbol
 from headrace.codegen.header import errors, header
 from headrace.codegen.helpers import helpers
 from headrace.codegen.kernels import Kernel, KernelWriter, ScheduleFn, is_empty, total_macs
+from headrace.codegen.shapes import extent_text
+from headrace.codegen.stream_driver import StreamLayout, init_lines, lay_out, state_lines, stream_functions
+from headrace.codegen.stream_plan import StreamFacts
 from headrace.errors import UnsupportedOperator
 from headrace.program.dtypes import numpy_dtype
 from headrace.program.ir import Buffer, Define, Module, Statement
@@ -27,11 +29,18 @@ from headrace.targets.registry import Target
 __all__ = ["Generated", "generate"]
 
 
-def generate(module: Module, name: str, target: Target, schedule: ScheduleFn | None = None) -> Generated:
+def generate(
+    module: Module,
+    name: str,
+    target: Target,
+    schedule: ScheduleFn | None = None,
+    stream: StreamFacts | None = None,
+) -> Generated:
     """The C program of a module.
 
     name: a C identifier that prefixes every exported symbol. schedule: Define → steps; None for the
-    heuristic of the target. Raises UnsupportedOperator for what has no C form yet.
+    heuristic of the target. stream: what a step model says about time, for NAME_push and NAME_flush.
+    Raises UnsupportedOperator for what has no C form yet, ValueError where `stream` does not fit the module.
     """
     memory = plan(module, ALIGN)
     isa = target.isa
@@ -39,22 +48,22 @@ def generate(module: Module, name: str, target: Target, schedule: ScheduleFn | N
     kernels = [writer.kernel(s) for s in module.body if not _idle(s, memory)]
     layout = _layout(module, name, memory)
     body = "\n".join(writer.texts)
-    driver = "\n\n".join(
-        [sizes(layout), init_function(layout), run_function(layout, kernels)]
-        + ([state_functions(layout)] if layout.states else [])
-    )
+    live = _stream(layout, stream)
+    driver = _driver(layout, kernels, live)
     code = body + driver
     source = "\n".join([f'#include "{name}.h"', "#include <string.h>", "", vmath.support(isa, code),
                         writer.typedefs() + helpers(code), body, driver, ""])  # fmt: skip
     weights = layout.weights
+    state_bytes = live.state_bytes if live else memory.state_bytes
+    scratch_bytes = live.scratch_bytes if live else memory.scratch_bytes
     return Generated(
         name=name,
         source=source,
-        header=header(layout, memory.state_bytes, memory.scratch_bytes, ALIGN),
+        header=header(layout, state_bytes, scratch_bytes, ALIGN, live),
         weights=bytes(weights.blob),
         align=ALIGN,
-        state_bytes=memory.state_bytes,
-        scratch_bytes=memory.scratch_bytes,
+        state_bytes=state_bytes,
+        scratch_bytes=scratch_bytes,
         inputs=layout.inputs,
         outputs=layout.outputs,
         states=layout.states,
@@ -62,8 +71,29 @@ def generate(module: Module, name: str, target: Target, schedule: ScheduleFn | N
         kernels=tuple(_info(k) for k in kernels),
         macs=sum(total_macs(s) for s in module.body),
         scratch_lower_bound=memory.lower_bound,
-        facts={"error_codes": {str(c): t for c, t in errors(layout).items()}, "notes": list(module.notes)},
+        facts={"error_codes": {str(c): t for c, t in errors(layout, live).items()}, "notes": list(module.notes)},
     )
+
+
+def _stream(layout: Layout, facts: StreamFacts | None) -> StreamLayout | None:
+    if facts is None:
+        return None
+    if layout.symbols:
+        raise ValueError(f"a stream cannot have the run-time extent {layout.symbols[0].name!r}; fix it with shapes=")
+    memory = layout.plan
+    return lay_out(layout.name, facts, layout.inputs, layout.outputs, layout.states,
+                   memory.state_bytes, memory.scratch_bytes, ALIGN)  # fmt: skip
+
+
+def _driver(layout: Layout, kernels: list[Kernel], stream: StreamLayout | None) -> str:
+    """The public functions."""
+    if stream is None:
+        own = [sizes(layout), init_function(layout), run_function(layout, kernels)]
+        return "\n\n".join(own + ([state_functions(layout)] if layout.states else []))
+    return "\n\n".join([
+        sizes(layout), init_function(layout, init_lines(stream)), run_function(layout, kernels),
+        state_functions(layout, lambda verb: state_lines(stream, verb)), stream_functions(stream),
+    ])  # fmt: skip
 
 
 def _layout(module: Module, name: str, memory: Plan) -> Layout:
@@ -80,13 +110,14 @@ def _layout(module: Module, name: str, memory: Plan) -> Layout:
 
 
 def _port(b: Buffer, field: str, symbols: set[str]) -> Port:
-    shape = tuple(extent_name(e) for e in b.shape)
-    for e in shape:
-        if isinstance(e, str) and e not in symbols:
-            raise UnsupportedOperator(
-                "output", b.name, "codegen", f"its extent is {e}; only plain symbols may stand in a signature"
-            )
-    return Port(b.name, numpy_dtype(b.dtype).name, shape, field, 0, b.nbytes)
+    shape: list[int | str] = []
+    for e in b.shape:
+        text = e if isinstance(e, int) else extent_text(e)
+        if text is None or (b.space == "input" and isinstance(text, str) and text not in symbols):
+            hint = "only symbols may stand in the shape of an input, arithmetic on them in that of an output"
+            raise UnsupportedOperator(b.space, b.name, "codegen", f"its extent is {e}; {hint}")
+        shape.append(text)
+    return Port(b.name, numpy_dtype(b.dtype).name, tuple(shape), field, 0, b.nbytes)
 
 
 def _idle(s: Statement, memory: Plan) -> bool:

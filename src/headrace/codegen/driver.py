@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,6 @@ import numpy as np
 from headrace.codegen.generated import Port, Symbol
 from headrace.codegen.kernels import Kernel
 from headrace.codegen.scalar import CTYPES, symbol_name
-from headrace.program.expr import Extent
 from headrace.program.ir import Buffer, Module
 from headrace.program.plan import Plan
 
@@ -112,8 +112,8 @@ def _base(declaration: str, marker: str, argument: str, text: str) -> str:
     return f"    {declaration}" if marker in text else f"    (void){argument};"
 
 
-def init_function(layout: Layout) -> str:
-    """NAME_init: the initial state."""
+def init_function(layout: Layout, more: Sequence[str] = ()) -> str:
+    """NAME_init: the initial state. more: statements for what lies behind it, at `s`."""
     name = layout.name
     lines = [f"int {name}_init(void *state, const void *weights)", "{"]
     moves = []
@@ -126,20 +126,24 @@ def init_function(layout: Layout) -> str:
         else:
             place = layout.weights.bytes(np.ascontiguousarray(pair.initial).tobytes())
             moves.append((f"    memcpy(s + {at}, (const unsigned char *)weights + {place}, {size});", True))
+    moves += [(text, False) for text in more]
     lines.append("    unsigned char *const s = (unsigned char *)state;" if moves else "    (void)state;")
     if not any(used for _, used in moves):
         lines.append("    (void)weights;")
     return "\n".join([*lines, *(text for text, _ in moves), "    return 0;", "}"])
 
 
-def state_functions(layout: Layout) -> str:
-    """NAME_get_state and NAME_set_state: the portable state, one array after the other."""
+def state_functions(layout: Layout, more: Callable[[str], list[str]] = lambda verb: []) -> str:
+    """NAME_get_state and NAME_set_state: the portable state, one array after the other.
+
+    more("get"), more("set"): statements that come first, for what lies behind the program's own state.
+    """
     out = []
     for verb, args in (
         ("get", "const void *state, void *portable"),
         ("set", "void *state, const void *portable"),
     ):
-        lines = [f"int {layout.name}_{verb}_state({args})", "{"]
+        lines = [f"int {layout.name}_{verb}_state({args})", "{", *more(verb)]
         for pair, port in zip(layout.module.states, layout.states, strict=True):
             mine = f"(const unsigned char *)state + {layout.plan.state[pair.buffer]}"
             theirs = f"(const unsigned char *)portable + {port.offset}"
@@ -164,10 +168,3 @@ def sizes(layout: Layout) -> str:
 
 def shape_text(shape: tuple[int | str, ...]) -> str:
     return "x".join(str(e) for e in shape) or "scalar"
-
-
-def extent_name(e: Extent) -> int | str:
-    """An extent in a port: an integer, a symbol's name, or the text of an expression."""
-    if isinstance(e, int):
-        return e
-    return e.arg.name if e.op == "sym" else repr(e)

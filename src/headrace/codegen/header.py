@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from headrace.codegen.driver import ERRORS, Layout, shape_text
 from headrace.codegen.generated import Port
+from headrace.codegen.stream_driver import StreamLayout
+from headrace.codegen.stream_header import declarations, portable_comment, stream_errors
 
 _C = {
     "float32": "float", "float64": "double", "float16": "uint16_t", "bfloat16": "uint16_t", "bool": "uint8_t",
@@ -11,8 +13,10 @@ _C = {
 }  # fmt: skip
 
 
-def header(layout: Layout, state_bytes: int, scratch_bytes: int, align: int) -> str:
-    """Text of NAME.h."""
+def header(
+    layout: Layout, state_bytes: int, scratch_bytes: int, align: int, stream: StreamLayout | None = None
+) -> str:
+    """Text of NAME.h; sizes with what a stream needs beside the program."""
     name, upper = layout.name, layout.name.upper()
     lines = [
         f"/* {name}: a neural network as C. Link {name}.c, and {name}_weights.S or your own copy of {name}.weights.",
@@ -24,7 +28,7 @@ def header(layout: Layout, state_bytes: int, scratch_bytes: int, align: int) -> 
         " * Nothing is allocated and no other function is called, but memcpy and memset.",
         " *",
         " * Every function returns 0, or an error code:",
-        *(f" *   {code}  {text}" for code, text in sorted(errors(layout).items())),
+        *(f" *   {code}  {text}" for code, text in sorted(errors(layout, stream).items())),
         " */",
         f"#ifndef {upper}_H",
         f"#define {upper}_H",
@@ -47,7 +51,8 @@ def header(layout: Layout, state_bytes: int, scratch_bytes: int, align: int) -> 
         f"int {name}_init(void *state, const void *weights);",
         f"int {name}_run(void *state, void *scratch, const void *weights, const {name}_inputs *in, "
         f"const {name}_outputs *out);",
-        *_states(layout),
+        *(declarations(stream) if stream else []),
+        *_states(layout, stream),
         "",
         "#ifdef __cplusplus",
         "}",
@@ -58,9 +63,9 @@ def header(layout: Layout, state_bytes: int, scratch_bytes: int, align: int) -> 
     return "\n".join(lines)
 
 
-def errors(layout: Layout) -> dict[int, str]:
+def errors(layout: Layout, stream: StreamLayout | None = None) -> dict[int, str]:
     """Error codes of the functions."""
-    codes = dict(ERRORS)
+    codes = ERRORS | (stream_errors(stream.facts) if stream else {})
     if layout.symbols:
         codes[2] = "a run-time extent is outside its bound"
     return codes
@@ -78,14 +83,16 @@ def _struct(layout: Layout, which: str, ports: tuple[Port, ...], qualifier: str)
     return [*lines, f"}} {layout.name}_{which};", ""]
 
 
-def _states(layout: Layout) -> list[str]:
-    if not layout.states:
+def _states(layout: Layout, stream: StreamLayout | None) -> list[str]:
+    pieces = stream.pieces if stream else layout.states
+    if not pieces:
         return []
-    total = max(p.offset + p.nbytes for p in layout.states)
+    total = max(p.offset + p.nbytes for p in pieces)
     return [
         "",
         f"/* The state as arrays, independent of how it lies inside: {total} bytes, in this order:",
         *(f" *   at {p.offset}: {p.dtype} {shape_text(p.shape)}" for p in layout.states),
+        *(portable_comment(stream) if stream else []),
         " */",
         f"int {layout.name}_get_state(const void *state, void *portable);",
         f"int {layout.name}_set_state(void *state, const void *portable);",
