@@ -21,7 +21,7 @@ from headrace.measure.inspect_table import table
 from headrace.measure.macs import macs
 from headrace.passes.prepare import prepare
 
-ANY_EXTENT = 2**20  # bound of an extent that nobody fixed
+ANY_EXTENT = 2**12  # bound of an extent that nobody fixed; several of them may be multiplied
 
 
 @dataclass(frozen=True)
