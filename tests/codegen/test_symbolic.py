@@ -22,7 +22,7 @@ LENGTHS = (1, 2, 15, 16, 17, 100, 511, 512)
 
 
 def model(
-    nodes: Sequence[onnx.NodeProto], constants: dict[str, np.ndarray], width: int, outputs: Sequence[str]
+    nodes: Sequence[onnx.NodeProto], constants: dict[str, np.ndarray], width: int, columns: int, outputs: Sequence[str]
 ) -> onnx.ModelProto:
     graph = helper.make_graph(
         list(nodes),
