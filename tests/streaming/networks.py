@@ -18,8 +18,11 @@ def build(make, outputs=1, rank=3) -> onnx.ModelProto:
     names = make(b)
     names = [names] if isinstance(names, str) else list(names)
     graph = helper.make_graph(
-        b.nodes, "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, "T"])],
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [None] * rank) for n in names], b.weights,
+        b.nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, "T"])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [None] * rank) for n in names],
+        b.weights,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     return model
@@ -33,8 +36,15 @@ def conv(b, x, channels, kernel, pads=(0, 0), **options):
 
 def up(b, x, channels, kernel, stride, pads=(0, 0), extra=0):
     weight = b.normal((*channels, kernel), kernel * channels[0])
-    return b.op("ConvTranspose", x, weight, b.constant(0.1 * b.rng.standard_normal(channels[1])),
-                strides=[stride], pads=list(pads), output_padding=[extra])
+    return b.op(
+        "ConvTranspose",
+        x,
+        weight,
+        b.constant(0.1 * b.rng.standard_normal(channels[1])),
+        strides=[stride],
+        pads=list(pads),
+        output_padding=[extra],
+    )
 
 
 def pad(b, x, left, right, mode="constant"):
@@ -79,8 +89,12 @@ def recurrent(kind, delayed, final):
         x = conv(b, "x", (3, 3), 3, (1, 1)) if delayed else "x"
         gates = {"GRU": 3, "LSTM": 4, "RNN": 1}[kind]
         outputs = ["all", "h", "c"][: 3 if kind == "LSTM" else 2]
-        inputs = [b.op("Transpose", x, perm=[2, 0, 1]), b.normal((1, 4 * gates, 3), 3),
-                  b.normal((1, 4 * gates, 4), 4), b.constant(b.rng.standard_normal((1, 8 * gates)))]
+        inputs = [
+            b.op("Transpose", x, perm=[2, 0, 1]),
+            b.normal((1, 4 * gates, 3), 3),
+            b.normal((1, 4 * gates, 4), 4),
+            b.constant(b.rng.standard_normal((1, 8 * gates))),
+        ]
         extra = {"linear_before_reset": 1} if kind == "GRU" else {}
         b.nodes.append(helper.make_node(kind, inputs, outputs, hidden_size=4, **extra))
         y = b.op("Squeeze", "all", b.constant([1], I64))
@@ -95,8 +109,7 @@ def length(b, x, axis):
 
 def rotate(b, x, numbers):
     """Rotary positions on [1, H, T, 4]."""
-    angle = b.op("Mul", b.op("Unsqueeze", b.op("Cast", numbers, to=1), b.constant([1], I64)),
-                 b.constant([[1.0, 0.1]]))
+    angle = b.op("Mul", b.op("Unsqueeze", b.op("Cast", numbers, to=1), b.constant([1], I64)), b.constant([[1.0, 0.1]]))
     angle = b.op("Concat", angle, angle, axis=1)
     first, second = (b.op("Slice", x, *(b.constant([v], I64) for v in (k, k + 2, 3))) for k in (0, 2))
     turned = b.op("Concat", b.op("Neg", second), first, axis=3)
@@ -130,8 +143,7 @@ def _distance(b, numbers):
 
 
 def _range_less_where(b, scores, numbers, total):
-    return b.op("Where", b.op("GreaterOrEqual", _distance(b, numbers), b.constant(0, I64)), scores,
-                b.constant(-np.inf))
+    return b.op("Where", b.op("GreaterOrEqual", _distance(b, numbers), b.constant(0, I64)), scores, b.constant(-np.inf))
 
 
 def _trilu(b, scores, numbers, total):
@@ -144,8 +156,11 @@ def _trilu(b, scores, numbers, total):
 def _window(past, future):
     def mask(b, scores, numbers, total):
         distance = _distance(b, numbers)
-        near = b.op("And", b.op("LessOrEqual", distance, b.constant(past, I64)),
-                    b.op("GreaterOrEqual", distance, b.constant(-future, I64)))
+        near = b.op(
+            "And",
+            b.op("LessOrEqual", distance, b.constant(past, I64)),
+            b.op("GreaterOrEqual", distance, b.constant(-future, I64)),
+        )
         return b.op("Where", near, scores, b.constant(-1e9))
 
     return mask

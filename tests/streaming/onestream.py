@@ -69,9 +69,9 @@ def check(proto, axes, lengths, seed=0, side=None, chunks=(None, 2, 3), tol=2e-5
         for total in lengths:
             if total < step.spec.min_length:
                 continue
-            made = feeds(total, rng) if feeds else {
-                k: random_input(model.inputs[k], {axes[k]: total}, rng) for k in axes
-            }
+            made = (
+                feeds(total, rng) if feeds else {k: random_input(model.inputs[k], {axes[k]: total}, rng) for k in axes}
+            )
             want = dict(zip(names, session.run(None, {**made, **(side or {})}), strict=True))
             got = drive(live, step, made, axes, cuts(total, rng), side)
             assert set(want) == set(got)

@@ -60,8 +60,7 @@ def _conv(net, x, channels):
 def _down(net, x, channels):
     stride, kernel = net.pick(2, 3), net.pick(1, 5)
     pads = [net.pick(0, kernel), net.pick(0, kernel)]
-    return net.op("Conv", x, net.normal(channels, channels, kernel), net.normal(channels), pads=pads,
-                  strides=[stride])
+    return net.op("Conv", x, net.normal(channels, channels, kernel), net.normal(channels), pads=pads, strides=[stride])
 
 
 def _up(net, x, channels):
@@ -69,8 +68,16 @@ def _up(net, x, channels):
     reach = (kernel - 1) * dilation
     pads = [net.pick(0, reach), net.pick(0, reach)]
     extra = net.pick(0, stride - 1)
-    return net.op("ConvTranspose", x, net.normal(channels, channels, kernel), net.normal(channels), pads=pads,
-                  strides=[stride], dilations=[dilation], output_padding=[extra])
+    return net.op(
+        "ConvTranspose",
+        x,
+        net.normal(channels, channels, kernel),
+        net.normal(channels),
+        pads=pads,
+        strides=[stride],
+        dilations=[dilation],
+        output_padding=[extra],
+    )
 
 
 def _pool(net, x, kind):
@@ -83,12 +90,17 @@ def _pool(net, x, kind):
 def _recurrent(net, x, channels, kind):
     gates = {"GRU": 3, "LSTM": 4}[kind]
     x = net.op("Transpose", x, perm=[2, 0, 1])
-    inputs = [x, net.normal(1, gates * channels, channels), net.normal(1, gates * channels, channels),
-              net.normal(1, 2 * gates * channels)]
+    inputs = [
+        x,
+        net.normal(1, gates * channels, channels),
+        net.normal(1, gates * channels, channels),
+        net.normal(1, 2 * gates * channels),
+    ]
     if net.pick(0, 1):
         inputs += ["", net.const(net.rng.standard_normal((1, 1, channels)))]
-    y = net.op(kind, *inputs, hidden_size=channels,
-               **({"linear_before_reset": net.pick(0, 1)} if kind == "GRU" else {}))
+    y = net.op(
+        kind, *inputs, hidden_size=channels, **({"linear_before_reset": net.pick(0, 1)} if kind == "GRU" else {})
+    )
     y = net.op("Squeeze", y, net.const([1], np.int64))
     return net.op("Transpose", y, perm=[1, 2, 0])
 
@@ -146,15 +158,33 @@ def _skip(net, x, channels):
         kernel, dilation = net.pick(1, 4), net.pick(1, 2)
         reach = (kernel - 1) * dilation
         left = net.pick(0, reach)
-        y = net.op("Conv", y, net.normal(channels, channels, kernel), net.normal(channels),
-                   pads=[left, reach - left], dilations=[dilation])
+        y = net.op(
+            "Conv",
+            y,
+            net.normal(channels, channels, kernel),
+            net.normal(channels),
+            pads=[left, reach - left],
+            dilations=[dilation],
+        )
         y = net.op("Sigmoid", y)
     if net.pick(0, 2) == 0:
         kernel = net.pick(2, 4)
-        y = net.op("Conv", y, net.normal(channels, channels, kernel), net.normal(channels), strides=[2],
-                   pads=[(kernel - 1) // 2, kernel // 2 - (kernel % 2 == 0)])
-        y = net.op("ConvTranspose", net.op("Tanh", y), net.normal(channels, channels, 4), net.normal(channels),
-                   strides=[2], pads=[1, 1])
+        y = net.op(
+            "Conv",
+            y,
+            net.normal(channels, channels, kernel),
+            net.normal(channels),
+            strides=[2],
+            pads=[(kernel - 1) // 2, kernel // 2 - (kernel % 2 == 0)],
+        )
+        y = net.op(
+            "ConvTranspose",
+            net.op("Tanh", y),
+            net.normal(channels, channels, 4),
+            net.normal(channels),
+            strides=[2],
+            pads=[1, 1],
+        )
     return net.op("Add", x, y) if net.pick(0, 1) else net.op("Add", net.op("Sigmoid", y), x)
 
 
@@ -172,12 +202,17 @@ def nets(draw, most=6):
 def finish(net, x, channels) -> onnx.ModelProto:
     """The model that ends with value x."""
     graph = helper.make_graph(
-        net.nodes, "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, channels, "T"])],
-        [helper.make_tensor_value_info(x, TensorProto.FLOAT, [1, None, None])], net.weights,
+        net.nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, channels, "T"])],
+        [helper.make_tensor_value_info(x, TensorProto.FLOAT, [1, None, None])],
+        net.weights,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
 def text(model: onnx.ModelProto) -> str:
-    return "\n".join(f"{n.op_type} {list(n.input)} {[(a.name, helper.get_attribute_value(a)) for a in n.attribute]}"
-                     for n in model.graph.node)
+    return "\n".join(
+        f"{n.op_type} {list(n.input)} {[(a.name, helper.get_attribute_value(a)) for a in n.attribute]}"
+        for n in model.graph.node
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from headrace.errors import NotStreamable, StreamFull
@@ -9,6 +10,7 @@ from headrace.frontends.onnx import load
 from headrace.streaming.reference import ReferenceStream
 from headrace.streaming.rewrite import stream
 from tests.streaming.networks import (
+    END,
     I64,
     attention,
     build,
@@ -16,7 +18,6 @@ from tests.streaming.networks import (
     conformer,
     conv,
     cut,
-    END,
     enhancer,
     mobile,
     pad,
@@ -26,7 +27,6 @@ from tests.streaming.networks import (
     up,
 )
 from tests.streaming.onestream import check
-import numpy as np
 
 LENGTHS = (1, 2, 3, 5, 8, 13, 21, 30, 31)
 

@@ -40,7 +40,7 @@ def test_names_and_defaults() -> None:
 
 
 def test_an_ordinary_model_is_no_step_model() -> None:
-    with pytest.raises(InvalidModel, match="hr.stream"):
+    with pytest.raises(InvalidModel, match="step model"):
         read_spec(load(build(same_stack)))
 
 

@@ -103,7 +103,11 @@ def _window(site: Site, fact: TimeFact, taps: Taps, edge: Edge, first: int = 0, 
     last = taps.kernel - 1 if last is None else last
     padded = taps.left > 0 or taps.right > 0
     return site.read(
-        0, taps.stride, 1, first * taps.dilation - taps.left, last * taps.dilation - taps.left,
+        0,
+        taps.stride,
+        1,
+        first * taps.dilation - taps.left,
+        last * taps.dilation - taps.left,
         edge if padded else None,
     )
 
@@ -170,8 +174,10 @@ def _pool_layout(site: Site) -> tuple[TimeFact, Layout | None]:
     if site.attr("ceil_mode", 0) and site.attr("strides"):
         k = fact.axis - 2
         if int(site.attr("strides")[k]) > 1:
-            raise site.refuse("rounds the number of windows up, so the last one may be cut",
-                              "use ceil_mode=0, with padding where needed")
+            raise site.refuse(
+                "rounds the number of windows up, so the last one may be cut",
+                "use ceil_mode=0, with padding where needed",
+            )
     return fact, _layout(site, fact, [int(v) for v in site.attr("kernel_shape")])
 
 
@@ -254,8 +260,11 @@ def conv_transpose(site: Site) -> Plan:
         extra[layout.k] = max(0, taps.stride - reach - 1)
         weights = _some_taps(site, e, 1, fact.axis, first, last).get(1, e.given(1))
         attributes = {
-            **layout.attributes(last - first + 1), "output_padding": extra, "strides": layout.strides,
-            "dilations": layout.dilations, "group": int(site.attr("group", 1)),
+            **layout.attributes(last - first + 1),
+            "output_padding": extra,
+            "strides": layout.strides,
+            "dilations": layout.dilations,
+            "group": int(site.attr("group", 1)),
         }
         value = e.op("ConvTranspose", e.read(0), weights, **attributes)
         value = _overlap(e, value, fact.axis, size * taps.stride, tail, source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,9 +39,7 @@ def recurrent(site: Site) -> Plan:
     source = site.node.inputs[0]
     assert source is not None
     outs = (Timed(0 if not batch_first else 1), Final(), Final())[: len(site.node.outputs)]
-    return Plan(
-        (Read(source, past=True),), outs, lambda e: _run(e, site, fact, time_axis), "hidden state"
-    )
+    return Plan((Read(source, past=True),), outs, lambda e: _run(e, site, fact, time_axis), "hidden state")
 
 
 def _over_rows(site: Site, fact: TimeFact, batch_first: int) -> Plan:
@@ -60,7 +59,7 @@ def _run(e: Emit, site: Site, fact: TimeFact, axis: int) -> Sequence[ir.Value | 
     states = _states(e, site)
     held: dict[int, ir.Value] = {i: value for i, (_, value) in states.items()}
     parts = []
-    for first, end in zip(cuts[:-1], cuts[1:], strict=True):
+    for first, end in itertools.pairwise(cuts):
         piece = block
         if (first, end) != (0, count):
             piece = e.op("Slice", block, e.const([first]), e.const([end]), e.const([axis]))

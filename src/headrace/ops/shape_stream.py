@@ -99,9 +99,7 @@ def reshape(site: Site) -> Plan:
     return Plan((read,), (Timed(axis, fold),), emit)
 
 
-def _place(
-    site: Site, target: Sequence[Dim], length: Dim, before: Dim, after: Dim
-) -> tuple[int, int, int, int] | None:
+def _place(site: Site, target: Sequence[Dim], length: Dim, before: Dim, after: Dim) -> tuple[int, int, int, int] | None:
     """(axis, fold, num, den) of time in the target: an output frame is num/den input frames."""
     timed = [a for a, d in enumerate(target) if has_time(d)]
     if len(timed) != 1 or not isinstance(before, int) or not isinstance(after, int):
@@ -276,9 +274,7 @@ def _append(site: Site, axis: int) -> Plan:
     same = {v.reshape(-1)[:1].tobytes() for v in flat}
     uniform = all((v == v.reshape(-1)[:1]).all() for v in flat if v.size) and len(same) == 1
     if len(flat) + 1 != len(values) or not uniform:
-        raise site.refuse(
-            "appends frames to the signal that are not one constant value", "append zeros, or use Pad"
-        )
+        raise site.refuse("appends frames to the signal that are not one constant value", "append zeros, or use Pad")
     left = sum(v.shape[axis] for v in values[:i] if v is not None)
     edge = Edge("constant", flat[0].reshape(-1)[0].item())
     read = site.read(i, 1, 1, -left, -left, edge)
@@ -343,9 +339,7 @@ def gather(site: Site) -> Plan:
 
         return framewise(site, {1: axis + index.axis}, emit)
     if axis == data.axis:
-        raise site.refuse(
-            "picks single frames of the signal", "cut with Slice, which keeps a signal a signal"
-        )
+        raise site.refuse("picks single frames of the signal", "cut with Slice, which keeps a signal a signal")
     return framewise(site, {0: data.axis if data.axis < axis else data.axis + count - 1})
 
 

@@ -224,7 +224,10 @@ class Emit(Protocol):
         """A constant."""
 
     def clone(
-        self, inputs: Mapping[int, ir.Value | None], drop: Sequence[str] = (), count: int | None = None,
+        self,
+        inputs: Mapping[int, ir.Value | None],
+        drop: Sequence[str] = (),
+        count: int | None = None,
         **attributes: Any,
     ) -> list[ir.Value]:
         """The node again: these inputs replaced, the others as given, attributes changed."""
@@ -324,7 +327,13 @@ class Site:
         return NotStreamable(label(self.node), f"{self.op} {reason}", hint)
 
     def read(
-        self, i: int, num: int = 1, den: int = 1, lo: int = 0, hi: int = 0, edge: Edge | None = None,
+        self,
+        i: int,
+        num: int = 1,
+        den: int = 1,
+        lo: int = 0,
+        hi: int = 0,
+        edge: Edge | None = None,
         past: bool = False,
     ) -> Read:
         """A Read of input i. A Pad before it becomes part of the read where the two paddings agree."""
@@ -340,9 +349,7 @@ class Site:
         """Refuse time on any other input than these."""
         for i in self.timed():
             if i not in allowed:
-                raise self.refuse(
-                    f"has input {i} changing over time", "only its first input may be a signal"
-                )
+                raise self.refuse(f"has input {i} changing over time", "only its first input may be a signal")
 
 
 def slope(length: Dim, atom: str = TIME) -> Fraction | None:
@@ -423,9 +430,7 @@ def same_clock(site: Site, facts: Sequence[TimeFact]) -> None:
             continue
         a, b = facts[0].length, fact.length
         if slope(a) != slope(b):
-            raise site.refuse(
-                f"joins {a} frames with {b}: they run at different rates", "resample one of them"
-            )
+            raise site.refuse(f"joins {a} frames with {b}: they run at different rates", "resample one of them")
         step = least_common(d for x in (a, b) for d in divisors(x))
         if step > 1:
             raise site.refuse(

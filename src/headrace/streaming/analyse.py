@@ -28,7 +28,6 @@ from headrace.ops.timed import (
     Plan,
     Read,
     Site,
-    Timed,
     TimeFact,
     divisors,
     has_time,
@@ -59,15 +58,13 @@ class Analysis:
         return fact
 
 
-def analyse(
-    prepared: Prepared, axes: Mapping[str, int], multiple: int, max_past: int | None = None
-) -> Analysis:
+def analyse(prepared: Prepared, axes: Mapping[str, int], multiple: int, max_past: int | None = None) -> Analysis:
     """Time facts and plans for the whole graph. NotStreamable names the first node that cannot stream."""
     result = Analysis(prepared, multiple, max_past=max_past)
     graph, facts = prepared.model.graph, prepared.facts
     for value in graph.inputs:
         if value.name in axes:
-            axis = axes[value.name]
+            axis = axes[value.name or ""]
             result.time[value] = TimeFact(axis, Fraction(1), 0, facts.dims[value][axis])
     pending: dict[ir.Value, Pending] = {}
     needed = _needed(graph)
@@ -78,8 +75,11 @@ def analyse(
     for value in graph.outputs:
         fact = result.time.get(value)
         if isinstance(fact, BandFact | GridFact):
-            raise NotStreamable(_producer(value), f"output {value.name!r} holds every frame against every other",
-                                "leave that output out")
+            raise NotStreamable(
+                _producer(value),
+                f"output {value.name!r} holds every frame against every other",
+                "leave that output out",
+            )
         if isinstance(fact, LengthFact):
             raise NotStreamable(_producer(value), "its result is the length of the signal", "drop that output")
         if isinstance(fact, TimeFact) and fact.fold != 1:
@@ -101,9 +101,7 @@ def _needed(graph: ir.Graph) -> set[ir.Node]:
         found.add(node)
         queue += [v.producer() for v in node.inputs if v is not None]
         for inner in subgraphs(node):
-            queue += [
-                v.producer() for n in inner.all_nodes() for v in n.inputs if v is not None and v.graph is graph
-            ]
+            queue += [v.producer() for n in inner.all_nodes() for v in n.inputs if v is not None and v.graph is graph]
     return found
 
 
@@ -143,12 +141,18 @@ def _visit(node: ir.Node, result: Analysis, pending: dict[ir.Value, Pending]) ->
         settle(Site(node, facts, time, pending), plan, result)
         return
     if any(True for _ in subgraphs(node)):
-        raise NotStreamable(label(node), f"{node.op_type} has inner graphs that use the signal",
-                            "fix its condition with constants=, or export the model without it")
+        raise NotStreamable(
+            label(node),
+            f"{node.op_type} has inner graphs that use the signal",
+            "fix its condition with constants=, or export the model without it",
+        )
     rule = stream_facet(node.domain, node.op_type)
     if rule is None:
-        raise NotStreamable(label(node), f"{node.op_type} has no streaming rule",
-                            "replace it by operators that have one, or leave it out of the streamed part")
+        raise NotStreamable(
+            label(node),
+            f"{node.op_type} has no streaming rule",
+            "replace it by operators that have one, or leave it out of the streamed part",
+        )
     site = Site(node, facts, time, pending)
     plan = rule(site)
     result.plans[node] = plan

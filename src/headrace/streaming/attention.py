@@ -55,9 +55,7 @@ def is_grid(node: ir.Node, analysis: Analysis) -> bool:
             return False
         if fact is None and value is not None and value.is_graph_input():
             return False
-    return any(
-        sum(has_time(d) for d in analysis.prepared.facts.dims.get(v, ())) >= 2 for v in node.outputs if v.name
-    )
+    return any(sum(has_time(d) for d in analysis.prepared.facts.dims.get(v, ())) >= 2 for v in node.outputs if v.name)
 
 
 def visit(node: ir.Node, analysis: Analysis) -> Plan | bool:
@@ -97,9 +95,7 @@ def _starts(node: ir.Node, analysis: Analysis, facts: Sequence[object]) -> bool:
     return True
 
 
-def _inside(
-    node: ir.Node, analysis: Analysis, band: BandFact, facts: Sequence[object]
-) -> BandFact | None:
+def _inside(node: ir.Node, analysis: Analysis, band: BandFact, facts: Sequence[object]) -> BandFact | None:
     """Time of what a node makes of scores, or None where it cannot stream."""
     dims = analysis.prepared.facts.dims
     others = [f for f in facts if f is not None and not isinstance(f, BandFact | GridFact | LengthFact)]
@@ -192,9 +188,7 @@ class Chain:
             assert node is not None
             if node.op_type == "Softmax":
                 return node
-            value = next(
-                v for v in node.inputs if v is not None and isinstance(self.analysis.time.get(v), BandFact)
-            )
+            value = next(v for v in node.inputs if v is not None and isinstance(self.analysis.time.get(v), BandFact))
 
     def reach(self) -> tuple[int | None, int | None]:
         """(past, future) that the mask leaves; None where it grows with the signal."""
@@ -218,7 +212,8 @@ class Chain:
         """Refuse a mask that is not a function of the difference of the two frame numbers."""
         if not np.array_equal(grid[:, 1:, 1:], grid[:, :-1, :-1], equal_nan=True):
             raise _refuse(
-                self.end, "attention has a mask that depends on the frame's own number, not on the distance",
+                self.end,
+                "attention has a mask that depends on the frame's own number, not on the distance",
                 "use the same window for every frame",
             )
 
@@ -229,8 +224,11 @@ class Chain:
             try:
                 self.grids[(value, size)] = evaluate(value, frames, self.analysis, self.scores)
             except CannotEvaluate as error:
-                raise _refuse(self.end, f"the mask of attention cannot be evaluated: {error}",
-                              "make it of constants, or fix its inputs with constants=") from error
+                raise _refuse(
+                    self.end,
+                    f"the mask of attention cannot be evaluated: {error}",
+                    "make it of constants, or fix its inputs with constants=",
+                ) from error
         return self.grids[(value, size)]
 
     def emit(self, e: Emit) -> Sequence[ir.Value | None]:
@@ -260,7 +258,7 @@ class Chain:
         if node.op_type == "Softmax":
             inputs[0] = self._hide(e, inputs[0], value)
         if node.op_type in ("Reshape", "Squeeze", "Unsqueeze"):
-            dims = [d for d in self.analysis.prepared.facts.dims[value][:-2]]
+            dims = list(self.analysis.prepared.facts.dims[value][:-2])
             first, end = e.window(1)
             made[value] = e.op("Reshape", inputs[0], e.const([*dims, e.frames(), end - first]))
             return made[value]

@@ -64,8 +64,14 @@ class Writer:
         return name
 
     def add(
-        self, site: str, op_type: str, inputs: Sequence[ir.Value | None], count: int = 1,
-        attributes: Mapping[str, Any] | None = None, domain: str = "", version: int | None = None,
+        self,
+        site: str,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        count: int = 1,
+        attributes: Mapping[str, Any] | None = None,
+        domain: str = "",
+        version: int | None = None,
     ) -> list[ir.Value]:
         """Append a node."""
         node = ir.node(op_type, list(inputs), dict(attributes or {}), domain=domain, num_outputs=count)
@@ -199,8 +205,11 @@ class Writer:
             dims[fact.axis] = fact.fold * (self.frames(fact) if frames is None else frames)
         fixed = [d for d in dims if isinstance(d, int)]
         if len(fixed) < len(dims):
-            raise NotStreamable(value.name or "", f"{value.name!r} has time on two axes: {dims}",
-                                "causal or windowed attention streams; whole-sequence products do not")
+            raise NotStreamable(
+                value.name or "",
+                f"{value.name!r} has time on two axes: {dims}",
+                "causal or windowed attention streams; whole-sequence products do not",
+            )
         return fixed
 
     # blocks, lines
@@ -282,9 +291,7 @@ class Writer:
             full = self.reshape(full, self.block_dims(read.value, end - first))
         return full
 
-    def mirrored(
-        self, read: Read, line: Line, full: ir.Value, axis: int, first: int, end: int
-    ) -> ir.Value:
+    def mirrored(self, read: Read, line: Line, full: ir.Value, axis: int, first: int, end: int) -> ir.Value:
         """Frames by index, those outside taken from inside (reflect) or from the border (edge)."""
         fact, edge = self.analysis.fact(read.value), read.edge
         assert edge is not None
@@ -374,7 +381,9 @@ class NodeWriter:
     def window(self, k: int) -> tuple[int, int]:
         if self.span is not None:
             return self.span
-        timed = next(i for i, v in enumerate(self.node.outputs) if isinstance(self.writer.analysis.time.get(v), TimeFact))
+        timed = next(
+            i for i, v in enumerate(self.node.outputs) if isinstance(self.writer.analysis.time.get(v), TimeFact)
+        )
         read = self.plan.reads[k]
         if read.own:
             source = self.writer.analysis.fact(read.value)
@@ -405,16 +414,17 @@ class NodeWriter:
         return self.writer.constant(np.array(values, dtype), f"{self.name}/const")
 
     def clone(
-        self, inputs: Mapping[int, ir.Value | None], drop: Sequence[str] = (), count: int | None = None,
+        self,
+        inputs: Mapping[int, ir.Value | None],
+        drop: Sequence[str] = (),
+        count: int | None = None,
         **attributes: Any,
     ) -> list[ir.Value]:
         size = max(len(self.node.inputs), *(i + 1 for i, v in inputs.items() if v is not None), 0)
         given = [inputs[i] if i in inputs else self.given(i) for i in range(size)]
         kept = {k: a for k, a in self.node.attributes.items() if k not in drop and k not in attributes}
         count = len(self.node.outputs) if count is None else count
-        return self.writer.add(
-            self.name, self.node.op_type, given, count, {**kept, **attributes}, self.node.domain
-        )
+        return self.writer.add(self.name, self.node.op_type, given, count, {**kept, **attributes}, self.node.domain)
 
     def state(self, name: str, initial: np.ndarray[Any, Any]) -> ir.Value:
         return self.writer.state(f"{self.name}.{name}", initial)
@@ -496,18 +506,31 @@ def static(writer: Writer, value: ir.Value, reader: str) -> ir.Value:
         return writer.steps[value]
     fact: Fact | None = writer.analysis.time.get(value)
     if isinstance(fact, LengthFact):
-        raise NotStreamable(reader, "it computes with the length of the signal, which is known only at the end",
-                            "replace it by a fixed number")
-    assert not isinstance(fact, TimeFact | FinalFact), (reader, value.name)
+        raise NotStreamable(
+            reader,
+            "it computes with the length of the signal, which is known only at the end",
+            "replace it by a fixed number",
+        )
+    if fact is not None:
+        raise NotStreamable(
+            reader,
+            f"it combines the signal with {value.name!r}, which is {fact}",
+            "only values that are the same for every frame can be combined with a signal here",
+        )
     constant = writer.analysis.prepared.constant(value)
     if constant is not None:
         tensor = value.const_value
         assert tensor is not None
-        new = ir.Value(name=writer.unique(value.name or "const"), type=ir.TensorType(tensor.dtype),
-                       shape=ir.Shape(tensor.shape.numpy()), const_value=tensor)
+        new = ir.Value(
+            name=writer.unique(value.name or "const"),
+            type=ir.TensorType(tensor.dtype),
+            shape=ir.Shape(tensor.shape.numpy()),
+            const_value=tensor,
+        )
         writer.constants[new.name or ""] = new
     else:
-        assert value.is_graph_input(), (reader, value.name)
+        if not value.is_graph_input():
+            raise NotStreamable(reader, f"it needs {value.name!r} before it is computed", "export the model anew")
         writer.names.discard(value.name or "")
         new = writer.input(value.name or "side", value.dtype or ir.DataType.FLOAT, writer.block_dims(value))
     writer.steps[value] = new

@@ -39,9 +39,7 @@ def evaluate(value: ir.Value, frames: int, analysis: Analysis, scores: ir.Node |
         elif content is not None:
             numbers = [_at(x, frames) for x in content.reshape(-1)]
             fixed[name] = np.array(numbers, kind).reshape(content.shape)
-        elif (node is not None and node is scores) or (
-            node is None and isinstance(analysis.time.get(item), TimeFact)
-        ):
+        elif (node is not None and node is scores) or (node is None and isinstance(analysis.time.get(item), TimeFact)):
             fixed[name] = np.zeros([_at(d, frames) for d in prepared.facts.dims[item]], kind)
         elif node is None:
             raise CannotEvaluate(f"it depends on the input {name!r}")
@@ -67,6 +65,6 @@ def _run(nodes: Sequence[ir.Node], fixed: Mapping[str, Array], value: ir.Value) 
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 26)])
     try:
-        return np.asarray(ReferenceEvaluator(model).run(None, dict(fixed))[0])
+        return np.asarray(next(iter(ReferenceEvaluator(model).run(None, dict(fixed)))))
     except (NotImplementedError, RuntimeError, TypeError, ValueError, IndexError) as error:
         raise CannotEvaluate(str(error)) from error

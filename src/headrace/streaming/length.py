@@ -44,8 +44,9 @@ class LengthCode:
         """The code for a length; exact for every valid T."""
         table = offsets(length, rate, chunk, multiple)
         num, den = rate.numerator, rate.denominator
-        low = max(table[r] * den - num * r for r in range(chunk))
-        high = min(table[r] * den - num * r + den - 1 for r in range(chunk))
+        possible = range(0, chunk, math.gcd(chunk, multiple))
+        low = max(table[r] * den - num * r for r in possible)
+        high = min(table[r] * den - num * r + den - 1 for r in possible)
         return LengthCode(num, den, low if low <= high else None, tuple(table))
 
     def emit(self, writer: Writer, valid: ir.Value, plus: int) -> ir.Value:

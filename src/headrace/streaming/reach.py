@@ -47,9 +47,7 @@ def reaches(analysis: Analysis, chunk: int) -> dict[ir.Value, Reach]:
     return found
 
 
-def _reach(
-    analysis: Analysis, fact: TimeFact, plan: Plan, found: dict[ir.Value, Reach], chunk: int
-) -> Reach:
+def _reach(analysis: Analysis, fact: TimeFact, plan: Plan, found: dict[ir.Value, Reach], chunk: int) -> Reach:
     count = int(fact.rate * chunk)
     carry = [int(r * fact.rate) for r in range(chunk)]
     if fact.free:
@@ -62,7 +60,10 @@ def _reach(
     last: list[int] | None = None
     for read in plan.reads:
         source, before = analysis.fact(read.value), found[read.value]
+        if source.free and read == Read(read.value):
+            continue
         if source.free:
+            ready = [min(a, _determined(read, b)) for a, b in zip(ready, before.ready, strict=True)]
             continue
         size = int(source.rate * chunk)
         ready = [min(a, _determined(read, b)) for a, b in zip(ready, before.ready, strict=True)]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.errors import StreamFull
-from headrace.streaming.model import StepModel
+from headrace.streaming.model import Passing, StepModel, TimeOutput
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -38,9 +38,7 @@ class ReferenceStream:
         self.state = self.step.initial_state(initial)
         self.steps = 0
         self.pushed = 0
-        self.queue: Arrays = {
-            k: np.zeros(self._shape(k, 0), self.step.inputs[k].dtype) for k in self.spec.inputs
-        }
+        self.queue: Arrays = {k: np.zeros(self._shape(k, 0), self.step.inputs[k].dtype) for k in self.spec.inputs}
         self.finals: Arrays = {}
 
     def _shape(self, name: str, frames: int) -> tuple[int, ...]:
@@ -94,7 +92,8 @@ class ReferenceStream:
 
     def _done(self, total: int) -> bool:
         spec = self.spec
-        ends = [*spec.outputs.values(), *(p for group in spec.finals.values() for p in group)]
+        ends: list[TimeOutput | Passing] = [*spec.outputs.values()]
+        ends += [p for group in spec.finals.values() for p in group]
         return all(self.steps * p.frames - p.delay >= spec.length(p, total) for p in ends) and (
             not spec.finals or self.steps > 0
         )

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 
-from headrace.errors import NotStreamable
+from headrace.errors import InvalidModel, NotStreamable
 from headrace.graph.facts import label
 from headrace.graph.model import Model
 from headrace.graph.prepare import Prepared
-from headrace.graph.symbolic import Dim
 from headrace.ops.registry import native, stream_facet
 from headrace.ops.timed import TIME, FinalFact, TimeFact
 from headrace.passes.prepare import prepare
@@ -74,10 +72,11 @@ def analyse_model(
     step = steps.pop() if steps else 1
     known = {**_open(model, axes, shapes or {}, constants or {})}
     wanted = {name: _axis(name, axis, known) for name, axis in axes.items()}
-    fixed = {name: tuple(TIME if i == wanted.get(name) else d for i, d in enumerate(dims))
-             for name, dims in known.items()}
-    prepared = prepare(
-        model,
+    fixed = {
+        name: tuple(TIME if i == wanted.get(name) else d for i, d in enumerate(dims)) for name, dims in known.items()
+    }
+    prepared = _prepare(
+        _opened(model, wanted),
         shapes=fixed,
         constants=constants,
         bounds={TIME: (BOUND // step * step, step, LONG // step * step)},
@@ -85,6 +84,46 @@ def analyse_model(
     )
     sink_pads(prepared)
     return analyse(prepared, wanted, step, max_past)
+
+
+def _prepare(model: Model, **options: Any) -> Prepared:
+    """Prepare; what does not fit an open length is a refusal."""
+    try:
+        return prepare(model, **options)
+    except (InvalidModel, ValueError) as error:
+        raise NotStreamable(
+            "",
+            f"the model does not hold for every length of the signal: {error}",
+            "export it with the time axis dynamic, and check shapes that were written down as numbers",
+        ) from error
+
+
+def _opened(model: Model, axes: Mapping[str, int]) -> Model:
+    """A model exported at one length, with that length open again.
+
+    Whatever depends on the old length then fails to fit or is refused: the analysis that follows is a
+    proof for every length, not a guess from one.
+    """
+    graph = model.ir.graph
+    fixed = [v for v in graph.inputs if v.name in axes and v.shape is not None
+             and isinstance(v.shape[axes[v.name]], int)]
+    if not fixed:
+        return model
+    copy = model.ir.clone()
+    names = {v.name for v in fixed}
+    for value in copy.graph.inputs:
+        if value.name in names and value.shape is not None:
+            dims: list[int | str | None] = [d if isinstance(d, int) else d.value for d in value.shape]
+            dims[axes[value.name or ""]] = f"{value.name}_frames"
+            value.shape = ir.Shape(dims)
+    for node in copy.graph:
+        for value in node.outputs:
+            value.shape = None if not value.is_graph_output() else _unknown(value)
+    return Model(copy, model.source, model.digest, model.external)
+
+
+def _unknown(value: ir.Value) -> ir.Shape | None:
+    return None if value.shape is None else ir.Shape([None] * len(value.shape))
 
 
 def _native(domain: str, op: str, version: int) -> bool:
@@ -162,8 +201,14 @@ def _node(writer: Writer, node: ir.Node) -> None:
 
 
 def _copy(writer: Writer, node: ir.Node) -> None:
-    given = [static(writer, v, label(node)) if v is not None and v not in writer.steps else writer.steps.get(v)
-             if v is not None else None for v in node.inputs]
+    given = [
+        static(writer, v, label(node))
+        if v is not None and v not in writer.steps
+        else writer.steps.get(v)
+        if v is not None
+        else None
+        for v in node.inputs
+    ]
     new = writer.add(label(node), node.op_type, given, len(node.outputs), dict(node.attributes), node.domain)
     for value, made in zip(node.outputs, new, strict=True):
         writer.steps[value] = made
@@ -178,7 +223,7 @@ def _outputs(writer: Writer, graph: ir.Graph) -> list[ir.Value]:
         else:
             source = writer.steps[value] if value in writer.steps else static(writer, value, value.name or "")
         out = writer.expose(source, value.name or "")
-        out.dtype = value.dtype
+        out.type = value.type
         out.shape = ir.Shape(writer.block_dims(value))
         outputs.append(out)
     return outputs
@@ -198,9 +243,15 @@ def _spec(writer: Writer, graph: ir.Graph) -> StreamSpec:
             delay = max(0, fact.delay)
             told = timing(fact, table[value], chunk, delay)
             outputs[value.name or ""] = TimeOutput(
-                fact.axis, fact.rate.as_integer_ratio(), writer.frames(fact), delay,
+                fact.axis,
+                fact.rate.as_integer_ratio(),
+                writer.frames(fact),
+                delay,
                 tuple(offsets(fact.length, fact.rate, chunk, analysis.multiple)),
-                told.ready, told.latency, told.lookahead, told.receptive_field,
+                told.ready,
+                told.latency,
+                told.lookahead,
+                told.receptive_field,
             )
         else:
             ends = fact.ends if isinstance(fact, FinalFact) else frozenset()
@@ -211,20 +262,30 @@ def _spec(writer: Writer, graph: ir.Graph) -> StreamSpec:
             finals[value.name or ""] = tuple(sorted(passing, key=repr))
     state_names = {a.name for a, _ in writer.states}
     names = {v.name for v in writer.inputs}
-    side = tuple(v.name or "" for v in graph.inputs
-                 if v.name in names and v.name not in inputs and v.name not in state_names)
+    side = tuple(
+        v.name or "" for v in graph.inputs if v.name in names and v.name not in inputs and v.name not in state_names
+    )
     return StreamSpec(
-        chunk, _min_length(analysis), analysis.multiple,
+        chunk,
+        _min_length(analysis),
+        analysis.multiple,
         writer.position.name if writer.position is not None else None,
         writer.valid.name if writer.valid is not None else None,
-        writer.steady, writer.absolute, analysis.max_past if analysis.unlimited else None,
+        writer.steady,
+        writer.absolute,
+        analysis.max_past if analysis.unlimited else None,
         tuple((a.name or "", b.name or "") for a, b in writer.states),
-        tuple(writer.initial), side, inputs, outputs, finals,
+        tuple(writer.initial),
+        side,
+        inputs,
+        outputs,
+        finals,
     )
 
 
 def _min_length(analysis: Analysis) -> int:
     """The least T for which every extent is what its formula says."""
+
     def works(frames: int) -> bool:
         return all(at(length, frames) >= least for length, least in analysis.needs)
 
@@ -251,8 +312,12 @@ def _assemble(writer: Writer, outputs: list[ir.Value], spec: StreamSpec, model: 
     order = [v.name for v in prepared.model.graph.inputs]
     given.sort(key=lambda v: order.index(v.name))
     graph = ir.Graph(
-        [*given, *clock, *states], [*outputs, *following], nodes=nodes, initializers=[*constants, *states],
-        name=prepared.model.graph.name or "step", opset_imports=dict(prepared.model.opset_imports),
+        [*given, *clock, *states],
+        [*outputs, *following],
+        nodes=nodes,
+        initializers=[*constants, *states],
+        name=prepared.model.graph.name or "step",
+        opset_imports=dict(prepared.model.opset_imports),
     )
     made = ir.Model(graph, ir_version=prepared.model.ir_version)
     made.metadata_props.update(prepared.model.metadata_props)

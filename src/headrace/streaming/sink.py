@@ -31,7 +31,7 @@ def sink_pads(prepared: Prepared) -> None:
         again = False
         for node in list(graph):
             if node.op_type == "Pad" and node.domain == "":
-                again |= any([_sink(node, use.node, facts) for use in list(node.outputs[0].uses())])
+                again |= any(_sink(node, use.node, facts) for use in list(node.outputs[0].uses()))
 
 
 def _sink(pad: ir.Node, reader: ir.Node, facts: Facts) -> bool:
@@ -60,8 +60,12 @@ def _sink(pad: ir.Node, reader: ir.Node, facts: Facts) -> bool:
     dims: list[Dim] = list(facts.dims[out])
     dims[place] = dims[place] - left - right
     inner = ir.Node(
-        reader.domain, reader.op_type, [source, *reader.inputs[1:]], list(reader.attributes.values()),
-        num_outputs=1, name=f"{reader.name}/inner",
+        reader.domain,
+        reader.op_type,
+        [source, *reader.inputs[1:]],
+        list(reader.attributes.values()),
+        num_outputs=1,
+        name=f"{reader.name}/inner",
     )
     inner.outputs[0].name, inner.outputs[0].type = f"{out.name}/inner", out.type
     facts.set_dims(inner.outputs[0], tuple(dims))
@@ -119,28 +123,43 @@ def _apply(reader: ir.Node, fill: np.ndarray[Any, Any], facts: Facts) -> np.ndar
     node.input.extend(names)
     node.output.append("y")
     feeds = dict(zip(names, [fill, *(c.reshape(()) for c in constants if c is not None)], strict=True))
-    types = [onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), [])
-             for n, a in feeds.items()]
+    types = [
+        onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), [])
+        for n, a in feeds.items()
+    ]
     graph = onnx.helper.make_graph([node], "one", types, [onnx.ValueInfoProto(name="y")])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 26)])
     try:
-        return np.asarray(ReferenceEvaluator(model).run(None, feeds)[0]).reshape(())
+        return np.asarray(next(iter(ReferenceEvaluator(model).run(None, feeds)))).reshape(())
     except (NotImplementedError, RuntimeError, TypeError, ValueError):
         return None
 
 
 def _pad(
-    source: ir.Value, axis: int, left: int, right: int, fill: np.ndarray[Any, Any], mode: str,
-    site: ir.Node, facts: Facts,
+    source: ir.Value,
+    axis: int,
+    left: int,
+    right: int,
+    fill: np.ndarray[Any, Any],
+    mode: str,
+    site: ir.Node,
+    facts: Facts,
 ) -> ir.Node:
     def constant(array: np.ndarray[Any, Any], what: str) -> ir.Value:
         tensor = ir.Tensor(array)
-        value = ir.Value(name=f"{site.name}/{what}", type=ir.TensorType(tensor.dtype),
-                         shape=ir.Shape(array.shape), const_value=tensor)
+        value = ir.Value(
+            name=f"{site.name}/{what}",
+            type=ir.TensorType(tensor.dtype),
+            shape=ir.Shape(array.shape),
+            const_value=tensor,
+        )
         facts.dims[value] = tuple(array.shape)
         return value
 
-    inputs = [source, constant(np.array([left, right], np.int64), "pads"),
-              constant(np.asarray(fill), "fill") if mode == "constant" else None,
-              constant(np.array([axis], np.int64), "axes")]
+    inputs = [
+        source,
+        constant(np.array([left, right], np.int64), "pads"),
+        constant(np.asarray(fill), "fill") if mode == "constant" else None,
+        constant(np.array([axis], np.int64), "axes"),
+    ]
     return ir.Node("", "Pad", inputs, [ir.AttrString("mode", mode)], num_outputs=1, name=f"{site.name}/pad")
