@@ -10,10 +10,15 @@ from headrace.program.layout import choose_layout
 from headrace.program.merge import merge_axes
 from headrace.program.pad import pad_guarded
 from headrace.program.split import split_axes, split_guards
+from headrace.program.verify import verify
 
 
 def optimise(module: Module, lanes: int = 16) -> Module:
-    """Run all passes. lanes: f32 elements of a vector of the target."""
+    """Run all passes. lanes: f32 elements of a vector of the target.
+
+    The module is verified before and after: Malformed means a defect of Headrace, never of a model.
+    """
+    verify(module)
     module = fold_constants(module)
     module = fold_constants(fuse(module))
     module = split_axes(module)
@@ -21,4 +26,6 @@ def optimise(module: Module, lanes: int = 16) -> Module:
     module = split_guards(module)
     module = forward_copies(module)
     module = choose_layout(module, lanes)
-    return merge_axes(module)
+    module = merge_axes(module)
+    verify(module)
+    return module
