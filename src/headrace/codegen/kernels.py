@@ -64,14 +64,14 @@ class KernelWriter:
     def ctype(self, b: Buffer) -> str:
         """Element type of a parameter; one that may alias where memory serves several types in turn."""
         plain = CTYPES[b.dtype]
-        return f"hr_any_{b.dtype}" if self.punned and b.space in ("scratch", "state") else plain
+        return f"hr_shared_{b.dtype}" if self.punned and b.space in ("scratch", "state") else plain
 
     def typedefs(self) -> str:
         """C text of the types that `ctype` names."""
         if not self.punned:
             return ""
         names = sorted({b.dtype for b in (*self.plan.scratch, *self.plan.state)})
-        return "".join(f"typedef {CTYPES[d]} __attribute__((may_alias)) hr_any_{d};\n" for d in names)
+        return "".join(f"typedef {CTYPES[d]} __attribute__((may_alias)) hr_shared_{d};\n" for d in names)
 
     def shared(self, a: Buffer, b: Buffer) -> bool:
         """Whether two buffers share memory at any time."""
