@@ -19,6 +19,7 @@ from headrace.program.index import bounds, coefficient, free_vars
 from headrace.program.ir import Buffer
 
 ReduceFn = Callable[["Emitter", Expr, Scope], Operand]
+_LEVELS = {"add": 1, "sub": 1, "mul": 2}  # operators whose operands need no parentheses if they bind as tightly
 _FLOAT = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 _BITS = {"and": "&", "or": "|", "xor": "^"}
 _VECTOR_DTYPES = ("f32", "i32", "i8", "u8", "i16", "u16", "f64")
@@ -55,7 +56,11 @@ class Emitter:
         if e.op in ("load", "check", "reduce", "cast", "select"):
             return self.scalar(e, scope).text
         if e.op in BINARY:
-            a, b = self.index(e.args[0], scope), self.index(e.args[1], scope)
+            level = _LEVELS.get(e.op, 9)
+            a, b = (
+                bare(self.index(x, scope), x) if _LEVELS.get(x.op, 0) >= level + n else self.index(x, scope)
+                for n, x in enumerate(e.args)
+            )
             return scalar.index_op(e.op, a, b, e.args[0], e.args[1])
         raise ValueError(f"index expression {e!r}")
 
@@ -116,7 +121,7 @@ class Emitter:
     def _scalar_text(self, e: Expr, scope: Scope) -> str | Operand:
         if e.op == "load":
             buffer, offset = self._place(e)
-            return f"{self.buffer_name(buffer)}[{self.index(offset, scope)}]"
+            return f"{self.buffer_name(buffer)}[{bare(self.index(offset, scope), offset)}]"
         if e.op == "reduce":
             return self.reduce(self, e, scope)
         if e.op == "select":
@@ -287,7 +292,8 @@ class Emitter:
         step = coefficient(offset, lane)
         if step is None or e.dtype not in _VECTOR_DTYPES:
             return self._lane_by_lane(e, scope, lane)
-        base = self.index(substitute(offset, {lane: index(0)}), scope)
+        start = substitute(offset, {lane: index(0)})
+        base = bare(self.index(start, scope), start)
         pointer = f"{self.buffer_name(buffer)} + {base}" if base != "0" else self.buffer_name(buffer)
         kind, count = f"{e.dtype}x{self.lanes}", self.active(lane, scope)
         if step == 0:
@@ -347,14 +353,15 @@ class Emitter:
         operand = self.value(value, scope)
         target = self.buffer_name(buffer)
         if lane is None:
-            place = f"{target}[{self.index(offset, scope)}]"
+            place = f"{target}[{bare(self.index(offset, scope), offset)}]"
             scope.line(f"{place} = {_combine(combiner, place, operand.text, buffer.dtype)};")
             return
         text = self.widened(operand, buffer.dtype, self.lanes)
         step = coefficient(offset, lane)
         count = self.active(lane, scope)
         if combiner is None and step is not None and buffer.dtype in _VECTOR_DTYPES and (step == 1 or count is None):
-            base = self.index(substitute(offset, {lane: index(0)}), scope)
+            start = substitute(offset, {lane: index(0)})
+            base = bare(self.index(start, scope), start)
             pointer = f"{target} + {base}" if base != "0" else target
             kind = f"{buffer.dtype}x{self.lanes}"
             if step == 1:
@@ -379,12 +386,17 @@ class Emitter:
         body = scope.child(binds=(lane,), fenced=True)
         self.lane_vars.discard(lane)
         self.variables[lane] = i
-        place = f"{self.buffer_name(buffer)}[{self.index(offset, body)}]"
+        place = f"{self.buffer_name(buffer)}[{bare(self.index(offset, body), offset)}]"
         item = f"({name}[{i}] != 0)" if buffer.dtype == "bool" else f"{name}[{i}]"
         body.line(f"{place} = {_combine(combiner, place, item, buffer.dtype)};")
         self.lane_vars.add(lane)
         del self.variables[lane]
         scope.close(f"for (int {i} = 0; {i} < {self.active(lane, scope) or self.lanes}; ++{i})", body)
+
+
+def bare(text: str, e: Expr) -> str:
+    """The text of an index expression without the parentheses around it."""
+    return text[1:-1] if e.op in _LEVELS and text[0] == "(" else text
 
 
 def vector_elem(dtype: str) -> str:

@@ -67,11 +67,12 @@ class KernelWriter:
         return f"hr_shared_{b.dtype}" if self.punned and b.space in ("scratch", "state") else plain
 
     def typedefs(self) -> str:
-        """C text of the types that `ctype` names."""
+        """C text of the types that `ctype` names, and of what stands before kernels."""
+        kernel = f"#define HR_KERNEL static {self.attribute}".rstrip() + "\n"
         if not self.punned:
-            return ""
+            return kernel
         names = sorted({b.dtype for b in (*self.plan.scratch, *self.plan.state)})
-        return "".join(f"typedef {CTYPES[d]} __attribute__((may_alias)) hr_shared_{d};\n" for d in names)
+        return kernel + "".join(f"typedef {CTYPES[d]} __attribute__((may_alias)) hr_shared_{d};\n" for d in names)
 
     def shared(self, a: Buffer, b: Buffer) -> bool:
         """Whether two buffers share memory at any time."""
@@ -87,13 +88,13 @@ class KernelWriter:
         params = ", ".join(f"{a.ctype}{a.name}" for a in arguments)
         if body.emitter.needs_error:
             params += ", int *hr_error"
-        text = f"({params or 'void'})\n{{\n" + "\n".join(scope.lines) + "\n}\n"
+        lines = scope.lines if not isinstance(s, Define) or not scope.lines else [x[4:] for x in scope.lines[1:-1]]
+        text = f"({params or 'void'})\n{{\n" + "\n".join(lines) + "\n}\n"
         name = self.by_body.get(text)
         if name is None:
             name = f"{self.prefix}_k{len(self.by_body)}"
             self.by_body[text] = name
-            comment = _comment(s, body.schedules)
-            self.texts.append(f"{comment}\nstatic {self.attribute} void {name}{text}".replace("static  ", "static "))
+            self.texts.append(f"{_comment(s, body.schedules, arguments)}\nHR_KERNEL void {name}{text}")
         return Kernel(name, text, arguments, s, body.emitter.needs_error, body.schedules)
 
 
@@ -203,11 +204,27 @@ def _all_expressions(s: Statement) -> Iterable[Expr]:
         yield s.axis.var if not isinstance(s.axis.extent, Expr) else s.axis.extent
 
 
-def _comment(s: Statement, schedules: list[str]) -> str:
-    nodes = ", ".join(s.nodes).replace("*/", "* /").replace("/*", "/ *")
-    nodes = "".join(c if c.isprintable() and c.isascii() and c not in "\\?" else "_" for c in nodes)
+def _comment(s: Statement, schedules: list[str], arguments: list[Argument]) -> str:
+    """Nodes, schedule, and the arrays with their types and shapes."""
     plan = "; ".join(x for x in dict.fromkeys(schedules) if x)
-    return f"/* {nodes[:300]}{': ' + plan[:300] if plan else ''} */"
+    lines = [f"/* {_plain(', '.join(s.nodes))[:300]}{': ' + plan[:300] if plan else ''}"]
+    for verb, const in (("reads", True), ("writes", False)):
+        found = [a for a in arguments if a.buffer is not None and a.ctype.startswith("const ") == const]
+        texts = [f"{a.name} {_shape(a.buffer)}" for a in found if a.buffer is not None]
+        if texts:
+            lines.append(f" * {verb} {', '.join(texts)}")
+    return "\n".join([*lines, " */"]) if len(lines) > 1 else f"{lines[0]} */"
+
+
+def _shape(b: Buffer) -> str:
+    dims = "x".join(str(e) if isinstance(e, int) else _plain(f"({e})") for e in b.shape)
+    return f"{b.dtype} {dims or 'scalar'}"
+
+
+def _plain(text: str) -> str:
+    """Text that may stand in a comment."""
+    text = text.replace("*/", "* /").replace("/*", "/ *")
+    return "".join(c if c.isprintable() and c.isascii() and c not in "\\?" else "_" for c in text)
 
 
 def total_macs(s: Statement) -> int:
