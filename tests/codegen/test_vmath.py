@@ -21,8 +21,13 @@ from tools import vmath_errors as harness
 
 ISAS = [isa for isa in simd.ISAS.values() if harness.runnable(isa)]
 TOOLCHAINS = [t for t in find_toolchains() if t.builds_for(host_triple())]
-# one compiler for each instruction set in turn; all of them in the slow tests
-QUICK = [(isa, TOOLCHAINS[-1 - i % len(TOOLCHAINS)]) for i, isa in enumerate(ISAS)]
+# the portable set and the widest of this machine, one compiler each; everything in the slow tests
+EVERYDAY = (ISAS[0], max(ISAS, key=lambda isa: isa.lanes))
+QUICK = [(isa, TOOLCHAINS[i % len(TOOLCHAINS)]) for i, isa in enumerate(EVERYDAY)]
+ISA_CASES = [
+    pytest.param(isa, id=isa.name, marks=[] if isa in EVERYDAY else [pytest.mark.slow]) for isa in simd.ISAS.values()
+]
+RUNNABLE_CASES = [c for c in ISA_CASES if c.values[0] in ISAS]
 DEEP = [(isa, t) for isa in ISAS for t in TOOLCHAINS if (isa, t) not in QUICK]
 ALL = [pytest.param(*c, id=f"{c[0].name}-{c[1].kind}") for c in QUICK] + [
     pytest.param(*c, id=f"{c[0].name}-{c[1].kind}", marks=pytest.mark.slow) for c in DEEP
@@ -117,7 +122,7 @@ SPECIAL_PAIRS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("isa", RUNNABLE_CASES)
 def test_special_values(isa: simd.Isa, build: Any) -> None:
     """Written out, so that the table does not rest on the C library alone."""
     library = build(*next(q for q in QUICK if q[0] is isa))
@@ -136,7 +141,7 @@ def test_special_values(isa: simd.Isa, build: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("isa", RUNNABLE_CASES)
 def test_every_thousandth_float(isa: simd.Isa, build: Any, libm: Any) -> None:
     library = build(*next(q for q in QUICK if q[0] is isa))
     for start in range(0, 2**32, 2**28):
@@ -146,7 +151,7 @@ def test_every_thousandth_float(isa: simd.Isa, build: Any, libm: Any) -> None:
                 check(library, libm, name, "f32", x, x)
 
 
-@pytest.mark.parametrize("isa", simd.ISAS.values(), ids=lambda isa: isa.name)
+@pytest.mark.parametrize("isa", ISA_CASES)
 def test_no_warnings_no_libm(isa: simd.Isa, tmp_path: Path) -> None:
     machine = "aarch64" if isa.header == "arm_neon.h" else "x86_64"
     (tmp_path / "x.c").write_text(harness.kernels_source(isa, vmath.FUNCTIONS, types(isa)))
@@ -158,7 +163,7 @@ def test_no_warnings_no_libm(isa: simd.Isa, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("isa", RUNNABLE_CASES)
 def test_sanitized(isa: simd.Isa, tmp_path: Path) -> None:
     """No function has undefined behaviour for any argument."""
     kinds = [t for t in TOOLCHAINS if t.kind != "zig"]
