@@ -271,7 +271,7 @@ def conv_transpose(site: Site) -> Plan:
         bias = e.given(2)
         if bias is not None:
             value = e.op("Add", value, e.op("Reshape", bias, e.const([-1] + [1] * len(kernel))))
-        late = e.fact().delay - (fact.delay * taps.stride + left)
+        late = e.fact().delay - (max(0, fact.delay) * taps.stride + left)
         return [_delayed(e, value, fact.axis, late, source, bias, site)]
 
     return Plan((read,), (Timed(fact.axis),), emit, f"overlap {max(0, reach + 1 - taps.stride)} frames")

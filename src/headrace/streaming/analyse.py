@@ -199,7 +199,7 @@ def settle(site: Site, plan: Plan, result: Analysis) -> None:
             )
         delay = 0
         if not free:
-            reads = [(r.den * f.delay + r.wait) // r.num for r, f in inputs if not (f.free and r == Read(r.value))]
+            reads = [(r.den * (max(0, f.delay) if r.own else f.delay) + r.wait) // r.num for r, f in inputs if not (f.free and r == Read(r.value))]
             delay = max(missing(length, rate, result.multiple), *reads)
             if any(r.past or r.own or r.whole or (r.edge and r.edge.mode != "constant") for r, _ in inputs):
                 delay = max(0, delay)

@@ -387,7 +387,8 @@ class NodeWriter:
         read = self.plan.reads[k]
         if read.own:
             source = self.writer.analysis.fact(read.value)
-            return -source.delay, self.writer.frames(source) - source.delay
+            late = max(0, source.delay)
+            return -late, self.writer.frames(source) - late
         return bounds(read, self.fact(timed), self.frames(timed))
 
     def read(self, k: int) -> ir.Value:
@@ -564,7 +565,7 @@ def collect_lines(writer: Writer) -> None:
             if read.edge is None and (start or end):
                 raise AssertionError(f"{label(node)} reads outside {read.value.name}")
             line = writer.lines.setdefault((read.value, read.edge), Line(read.value, read.edge))
-            first = -source.delay if read.own else bounds(read, out, writer.frames(out))[0]
+            first = -max(0, source.delay) if read.own else bounds(read, out, writer.frames(out))[0]
             if read.edge is not None and read.edge.mode != "constant" and end:
                 first = min(first, read.last(-out.delay) - 2 * overhang(read, out, source, writer))
             line.start, line.end = line.start or start, line.end or end

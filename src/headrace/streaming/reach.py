@@ -66,7 +66,10 @@ def _reach(analysis: Analysis, fact: TimeFact, plan: Plan, found: dict[ir.Value,
             ready = [min(a, _determined(read, b)) for a, b in zip(ready, before.ready, strict=True)]
             continue
         size = int(source.rate * chunk)
-        ready = [min(a, _determined(read, b)) for a, b in zip(ready, before.ready, strict=True)]
+        known = before.ready
+        if read.own:
+            known = tuple(min(r, int(i * source.rate)) for i, r in enumerate(known))
+        ready = [min(a, _determined(read, b)) for a, b in zip(ready, known, strict=True)]
         if before.first is None or read.past:
             first = None
         elif first is not None:
