@@ -66,7 +66,7 @@ def test_an_ordered_definition_reads_what_it_wrote() -> None:
     """A running sum, and a value that every point changes."""
     b = Builder()
     x = b.input("x", "i32", (3, 5))
-    total, trace = b.copy(b.compute((1,), lambda i: x[0, 0] * 0)), b.empty("i32", (3, 5))
+    total, trace = b.copy(b.compute((1,), lambda i: x[0, 0] * 0)), b.copy(b.compute((3, 5), lambda i, j: x[i, j] * 0))
     i, j = fresh("i", 3), fresh("i", 5)
     zero = (index(0),)
     ordered(b, (i, j), Store(total.buffer, zero, load(total.buffer, zero) * 3 + x[i.var, j.var]))
