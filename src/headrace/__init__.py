@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from headrace.artifact.instance import Instance
     from headrace.artifact.package import OutputError
     from headrace.artifact.program import Program
+    from headrace.artifact.stream import Stream
     from headrace.graph.model import Model
     from headrace.streaming.model import StepModel
     from headrace.verbs import bench, compile, inspect, load, open, stream, verify
@@ -31,6 +32,7 @@ __all__ = [
     "OutputError",
     "Program",
     "StepModel",
+    "Stream",
     "StreamFull",
     "TargetError",
     "TensorSpec",
@@ -52,6 +54,7 @@ _HOME = {
     "OutputError": "headrace.artifact.package",
     "Program": "headrace.artifact.program",
     "StepModel": "headrace.streaming.model",
+    "Stream": "headrace.artifact.stream",
     **dict.fromkeys(("bench", "compile", "inspect", "load", "open", "stream", "verify"), "headrace.verbs"),
 }
 

@@ -42,10 +42,10 @@ class Instance:
         ports = (*manifest.inputs, *manifest.outputs, *manifest.states)
         self._dtypes = {p.name: numpy_dtype(p.dtype) for p in ports}
         self._input_names = {p.name for p in manifest.inputs}
-        self._input_struct = _struct(manifest.inputs, [s.c_field for s in manifest.symbols])
-        self._output_struct = _struct(manifest.outputs, [])
-        self._state = _block(manifest.state_bytes, manifest.align)
-        self._scratch = _block(manifest.scratch_bytes, manifest.align)
+        self._input_struct = struct_of(manifest.inputs, [s.c_field for s in manifest.symbols])
+        self._output_struct = struct_of(manifest.outputs)
+        self._state = block_of(manifest.state_bytes, manifest.align)
+        self._scratch = block_of(manifest.scratch_bytes, manifest.align)
         self._blocks = (address(self._state), address(self._scratch))
         self._busy = ctypes.c_int(0)
         self._using = threading.Lock()
@@ -235,14 +235,14 @@ class Instance:
         return block, arrays
 
 
-def _struct(ports: Sequence[Port], extents: Sequence[str]) -> type[ctypes.Structure]:
+def struct_of(ports: Sequence[Port], extents: Sequence[str] = ()) -> type[ctypes.Structure]:
     """NAME_inputs or NAME_outputs: pointers in port order, then one int64_t per symbol."""
     pointers = [(port.c_field, ctypes.c_void_p) for port in ports]
     numbers = [(field, ctypes.c_int64) for field in extents]
     return type("Pointers", (ctypes.Structure,), {"_fields_": pointers + numbers})
 
 
-def _block(size: int, align: int) -> Array:
+def block_of(size: int, align: int) -> Array:
     """`size` bytes of zeros at an aligned address; at least one, so that there always is an address."""
     memory = np.zeros(max(size, 1) + align, np.uint8)
     start = -address(memory) % align

@@ -17,6 +17,7 @@ from headrace.artifact.instance import Instance
 from headrace.artifact.manifest import Manifest, check_files, read_manifest
 from headrace.artifact.package import ORIGIN
 from headrace.artifact.ports import Array, spec_of
+from headrace.artifact.stream import Stream
 from headrace.codegen.generated import KernelInfo
 from headrace.errors import TargetError
 from headrace.spec import TensorSpec
@@ -91,6 +92,14 @@ class Program:
     def instance(self) -> Instance:
         """A new instance with state and scratch of its own, in the initial state."""
         return Instance(self._loaded(), self._manifest)
+
+    def stream(self, given: Mapping[str, object] | None = None) -> Stream:
+        """A new live stream of a program compiled from a step model.
+
+        given: side inputs, which stay constant, and initial states by name. Raises ValueError for a
+        program that has no time, or where a side input is missing.
+        """
+        return Stream(self._loaded(), self._manifest, given)
 
     @property
     def info(self) -> Info:

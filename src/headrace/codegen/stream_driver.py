@@ -264,8 +264,8 @@ def _step(layout: StreamLayout) -> str:
         port = next((p for p in layout.inputs if p.name == side), None)
         if port is not None:
             ctype = CTYPES[short_name(port.dtype)]
-            place = f"(const void *)(s + {layout.places['side', side]})"
-            lines.append(f"    from.{port.c_field} = (const {ctype} *){place};")
+            at = f"(const void *)(s + {layout.places['side', side]})"
+            lines.append(f"    from.{port.c_field} = (const {ctype} *){at};")
     for output in facts.finals:
         port = next(p for p in layout.outputs if p.name == output)
         place = layout.places["final", output]
