@@ -58,9 +58,20 @@ class Analysis:
         return fact
 
 
-def analyse(prepared: Prepared, axes: Mapping[str, int], multiple: int, max_past: int | None = None) -> Analysis:
-    """Time facts and plans for the whole graph. NotStreamable names the first node that cannot stream."""
+def analyse(
+    prepared: Prepared,
+    axes: Mapping[str, int],
+    multiple: int,
+    max_past: int | None = None,
+    seen: list[Analysis] | None = None,
+) -> Analysis:
+    """Time facts and plans for the whole graph. NotStreamable names the first node that cannot stream.
+
+    seen: receives the analysis as far as it went, also when it is refused.
+    """
     result = Analysis(prepared, multiple, max_past=max_past)
+    if seen is not None:
+        seen.append(result)
     graph, facts = prepared.model.graph, prepared.facts
     for value in graph.inputs:
         if value.name in axes:
@@ -199,7 +210,11 @@ def settle(site: Site, plan: Plan, result: Analysis) -> None:
             )
         delay = 0
         if not free:
-            reads = [(r.den * (max(0, f.delay) if r.own else f.delay) + r.wait) // r.num for r, f in inputs if not (f.free and r == Read(r.value))]
+            reads = [
+                (r.den * (max(0, f.delay) if r.own else f.delay) + r.wait) // r.num
+                for r, f in inputs
+                if not (f.free and r == Read(r.value))
+            ]
             delay = max(missing(length, rate, result.multiple), *reads)
             if any(r.past or r.own or r.whole or (r.edge and r.edge.mode != "constant") for r, _ in inputs):
                 delay = max(0, delay)

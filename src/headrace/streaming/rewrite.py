@@ -57,6 +57,7 @@ def analyse_model(
     constants: Mapping[str, Any] | None = None,
     multiple: Mapping[str, int] | None = None,
     max_past: int | None = None,
+    seen: list[Analysis] | None = None,
 ) -> Analysis:
     """Prepare a model with its length open, and find where time is in it."""
     if max_past is not None and max_past < 1:
@@ -83,7 +84,7 @@ def analyse_model(
         native=_native,
     )
     sink_pads(prepared)
-    return analyse(prepared, wanted, step, max_past)
+    return analyse(prepared, wanted, step, max_past, seen)
 
 
 def _prepare(model: Model, **options: Any) -> Prepared:
@@ -105,8 +106,9 @@ def _opened(model: Model, axes: Mapping[str, int]) -> Model:
     proof for every length, not a guess from one.
     """
     graph = model.ir.graph
-    fixed = [v for v in graph.inputs if v.name in axes and v.shape is not None
-             and isinstance(v.shape[axes[v.name]], int)]
+    fixed = [
+        v for v in graph.inputs if v.name in axes and v.shape is not None and isinstance(v.shape[axes[v.name]], int)
+    ]
     if not fixed:
         return model
     copy = model.ir.clone()
