@@ -51,6 +51,8 @@ NETS = {
     "every third": (lambda b: cut(b, "x", 1, END, 3), 0, 0),
     "padding with ones, then a convolution with padding": (
         lambda b: conv(b, b.op("Exp", pad(b, "x", 2, 2)), (3, 4), 5, (1, 1)), 1, 1),
+    "padding before layers that it cannot pass": (
+        lambda b: b.op("CumSum", up(b, pad(b, "x", 2, 1), (3, 1), 1, 1), b.constant(2, I64)), 0, 0),
     "edge": (lambda b: conv(b, pad(b, conv(b, "x", (3, 3), 3, (1, 1)), 3, 3, "edge"), (3, 4), 7), 4, 4),
     "reflect": (lambda b: conv(b, pad(b, "x", 3, 3, "reflect"), (3, 4), 7), 3, 3),
     "running sum behind a delay": (

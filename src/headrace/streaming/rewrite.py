@@ -107,7 +107,9 @@ def _opened(model: Model, axes: Mapping[str, int]) -> Model:
     """
     graph = model.ir.graph
     fixed = [
-        v for v in graph.inputs if v.name in axes and v.shape is not None and isinstance(v.shape[axes[v.name]], int)
+        v
+        for v in graph.inputs
+        if v.name in axes and v.shape is not None and isinstance(v.shape[axes[v.name or ""]], int)
     ]
     if not fixed:
         return model

@@ -52,10 +52,12 @@ def _sink(pad: ir.Node, reader: ir.Node, facts: Facts) -> bool:
         return False
     (axis, (left, right)) = next(iter(sizes.items()))
     place = _place(reader, axis, facts, padded, out)
+    if place is None:
+        return False
     fill = np.zeros((), dtype_name(source.dtype)) if value is None else value.reshape(())
     mode = attribute(pad, "mode", "constant")
     fill_after = fill if mode != "constant" or reader.op_type in VIEWS else _apply(reader, fill, facts)
-    if place is None or fill_after is None:
+    if fill_after is None:
         return False
     dims: list[Dim] = list(facts.dims[out])
     dims[place] = dims[place] - left - right
