@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from headrace.codegen.generated import Generated
     from headrace.graph.model import Model
     from headrace.measure.bench_report import BenchReport
+    from headrace.measure.contract_report import ContractReport
     from headrace.measure.inspect import Inspection
     from headrace.measure.verify_report import VerifyReport
     from headrace.streaming.model import StepModel
@@ -202,8 +203,12 @@ def verify(
     *,
     layers: bool | None = None,
     **options: Any,
-) -> VerifyReport:
+) -> VerifyReport | ContractReport:
     """Compare a program with the model it was compiled from, run by `reference`.
+
+    Of a step model, or a program compiled from one, with the offline model as `model` (or where its file
+    still lies): the whole streaming contract; `constants` are those of hr.stream(), and `lengths`, `cuttings`
+    and `seed` say what is tried.
 
     inputs: arrays for one run or for consecutive runs, beside random ones; reference: "onnxruntime",
     "onnx" (onnx.reference) or another Program; layers: compare layer by layer always, never, or (None)
@@ -211,9 +216,60 @@ def verify(
     """
     from headrace.measure.verify import verify as run
 
+    step = _step_model(program)
+    if step is not None and inputs is None and reference == "onnxruntime":
+        offline = _offline_model(step, model)
+        if offline is not None:
+            return _contract(program, step, offline, options)
     compiled = _compiled(program, options)
     source = None if isinstance(reference, Program) and model is None else source_model(compiled, model)
     return run(compiled, source, inputs, reference, layers=layers, compile=compile)
+
+
+def _step_model(program: Program | ModelLike) -> Model | None:
+    """The step model that is given, or that a program was compiled from; None for anything else."""
+    if isinstance(program, Program):
+        if "stream" not in program.info.manifest["facts"] or program.info.manifest["options"].get("axes"):
+            return None
+        return source_model(program, None)
+    loaded = load(program)
+    return loaded if stream_data(loaded) is not None else None
+
+
+def _offline_model(step: Model, given: ModelLike | None) -> Model | None:
+    """The model that was streamed: the one given, or the file that the step model names; None if it is not there."""
+    if given is not None:
+        offline = load(given)
+        return None if stream_data(offline) is not None else offline
+    path = step.metadata.get("headrace.source", "")
+    if not path or not Path(path).is_file():
+        return None
+    offline = load(path)
+    return offline if offline.sha256 == step.metadata.get("headrace.sha256") else None
+
+
+def _contract(program: Program | ModelLike, step: Model, offline: Model, options: Mapping[str, Any]) -> ContractReport:
+    """The streaming contract of a step model against the model that was streamed."""
+    from headrace.codegen.stream_plan import parse
+    from headrace.measure.contract import contract
+
+    own = {k: v for k, v in options.items() if k in ("constants", "lengths", "cuttings", "seed")}
+    rest = {k: v for k, v in options.items() if k not in own}
+    compiled = _compiled(program if isinstance(program, Program) else step, rest)
+    facts = parse(stream_data(step) or {})
+    first = facts.inputs[0]
+    kept: dict[str, Any] = {
+        "constants": own.get("constants"),
+        "multiple": {first.name: facts.multiple} if facts.multiple > 1 else None,
+        "max_past": facts.max_past,
+    }
+    known = {name: tuple(spec.shape) for name, spec in compiled.inputs.items() if name in offline.inputs}
+
+    def again(chunk: int, shapes: Shapes) -> Program:
+        axes = {lane.name: lane.axis for lane in facts.inputs}
+        return compile(stream(offline, axes, shapes={**known, **shapes}, chunk=chunk, **kept), **rest)
+
+    return contract(compiled, step, offline, again=again, **own)
 
 
 def bench(

@@ -63,7 +63,7 @@ def _onnxruntime(model: onnx.ModelProto, outputs: Sequence[str] | None) -> Run:
         ) from error
     listed = {port.name: port.type for port in session.get_outputs()}
     names = list(listed if outputs is None else outputs)
-    types = {port.name: port.type for port in session.get_inputs()}
+    types = {p.name: p.type for p in (*session.get_inputs(), *session.get_overridable_initializers())}
     foreign = any(_is_foreign(kind) for kind in (*types.values(), *listed.values()))
 
     def run(feeds: Mapping[str, Array]) -> dict[str, Array]:

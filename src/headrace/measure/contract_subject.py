@@ -1,0 +1,157 @@
+"""What the streaming contract is tried on, and when an output counts as right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from headrace.artifact.ports import Array, numpy_dtype
+from headrace.artifact.program import Program
+from headrace.codegen.stream_plan import StreamFacts, parse
+from headrace.errors import Error, InvalidModel
+from headrace.graph.model import Model
+from headrace.measure.compare import compare
+from headrace.measure.double import open_double
+from headrace.measure.reference import open_reference
+from headrace.measure.setup import random_array
+from headrace.passes.prepare import prepare
+
+Arrays = dict[str, Array]
+Again = Callable[[int, Mapping[str, tuple[int | str, ...]]], Program]
+BOUND = 2.0  # times the offline model's own error against float64
+SLACK = 1e-6  # of scale
+
+
+class Untested(Exception):
+    """A clause that says nothing about this model, or cannot be tried here."""
+
+
+class Broken(Exception):
+    """A clause does not hold; the message says how."""
+
+
+@dataclass
+class Worst:
+    """The largest error so far, as a share of what is allowed."""
+
+    share: float = 0.0
+    text: str = "bit for bit"
+
+
+@dataclass
+class Subject:
+    """A step program, its step model, and the offline model it must agree with.
+
+    again(chunk, shapes): the same offline model streamed and compiled with another chunk or other extents.
+    """
+
+    program: Program
+    step: Model
+    offline: Model
+    constants: Mapping[str, Any]
+    seed: int
+    again: Again | None
+    facts: StreamFacts = field(init=False)
+    told: dict[str, Any] = field(init=False)
+    notes: list[str] = field(default_factory=list)
+    worst: Worst = field(default_factory=Worst)
+
+    def __post_init__(self) -> None:
+        data = self.program.info.manifest["facts"].get("stream")
+        if data is None:
+            raise InvalidModel("not a step program: compile what hr.stream() returns")
+        self.facts, self.told = parse(data), data
+        self._offline = open_reference("onnxruntime", self.offline.proto)
+        rng = np.random.default_rng(self.seed)
+        names = [n for n in (*self.facts.side, *self.facts.initial) if n in self.offline.inputs]
+        specs = {**self.program.inputs, **self.program.states}
+        own = {n: specs[n] for n in names if n in specs}
+        self.given = {n: random_array(s.dtype, static_shape(s.shape), rng, 1.0) for n, s in own.items()}
+        self._wanted: dict[int, tuple[Arrays, Arrays, Arrays | None]] = {}
+
+    def signal(self, frames: int, seed: int = 0) -> Arrays:
+        """Random time inputs of so many input frames."""
+        rng = np.random.default_rng((self.seed, frames, seed))
+        made = {}
+        for lane in self.facts.inputs:
+            spec = self.program.inputs[lane.name]
+            shape = list(static_shape(spec.shape))
+            shape[lane.axis] = frames * lane.rate[0] // lane.rate[1]
+            made[lane.name] = random_array(spec.dtype, tuple(shape), rng, 1.0)
+        return made
+
+    def offline_run(self, signal: Arrays) -> Arrays:
+        """The offline model in onnxruntime."""
+        known = {**self.offline.inputs, **self.offline.defaults}
+        fixed = {n: np.asarray(v, numpy_dtype(known[n].dtype)) for n, v in self.constants.items() if n in known}
+        for name, value in fixed.items():
+            if value.ndim == 0 and len(known[name].shape) == 1:
+                fixed[name] = value.reshape(1)
+        return self._offline({**signal, **self.given, **fixed})
+
+    def wanted(self, frames: int) -> tuple[Arrays, Arrays, Arrays | None]:
+        """A signal, the offline answer, and the same in float64 where that can be had."""
+        if frames not in self._wanted:
+            signal = self.signal(frames)
+            self._wanted[frames] = (signal, self.offline_run(signal), self._exact(signal))
+        return self._wanted[frames]
+
+    def _exact(self, signal: Arrays) -> Arrays | None:
+        import onnx_ir as ir
+
+        feeds = {**signal, **self.given}
+        try:
+            prepared = prepare(
+                self.offline,
+                shapes={n: a.shape for n, a in feeds.items()},
+                constants=self.constants,
+                native=lambda domain, op, version: True,
+            )
+            return open_double(ir.to_proto(prepared.model))(feeds)
+        except (Error, ValueError) as error:
+            note = f"no float64 evaluation, floats are compared with onnxruntime instead: {error}"
+            if note not in self.notes:
+                self.notes.append(note)
+            return None
+
+    def pairs(self) -> dict[str, str]:
+        return dict(self.told["state"])
+
+    def judge(self, got: Arrays, want: Arrays, exact: Arrays | None, what: str) -> None:
+        """Raise Broken unless every output is within the bound."""
+        for name, value in got.items():
+            share, text = _judged(value, want[name], None if exact is None else exact[name])
+            if share > 1:
+                raise Broken(f"{what}: output {name!r}: {text}")
+            if share > self.worst.share:
+                self.worst = Worst(share, text)
+
+
+def _judged(got: Array, want: Array, exact: Array | None) -> tuple[float, str]:
+    """The error as a share of what is allowed, and in words. Above 1: wrong."""
+    if got.dtype.kind not in "fV" or exact is None:
+        difference = compare(got, want)
+        if difference.tolerance == 0:
+            return (0.0 if difference.ok else np.inf), difference.describe()
+        share = np.inf if difference.fault else difference.relative / difference.tolerance
+        return share, difference.describe()
+    if got.shape != want.shape:
+        return np.inf, f"shape {list(got.shape)}, expected {list(want.shape)}"
+    if not got.size:
+        return 0.0, "bit for bit"
+    wide, near = got.astype(np.float64), np.asarray(exact, np.float64)
+    if not np.array_equal(np.isfinite(wide), np.isfinite(want)):
+        return np.inf, "it is not finite where the offline model is"
+    finite = np.isfinite(wide)
+    mine, theirs = (np.abs(np.where(finite, a - near, 0.0)).max() for a in (wide, want.astype(np.float64)))
+    scale = np.abs(np.where(finite, near, 0.0)).max()
+    allowed = BOUND * theirs + SLACK * scale
+    share = 0.0 if mine == 0 else np.inf if allowed == 0 else mine / allowed
+    return float(share), f"error {mine:.1e} against float64, {theirs:.1e} offline, {allowed:.1e} allowed"
+
+
+def static_shape(shape: tuple[int | str, ...]) -> tuple[int, ...]:
+    return tuple(d for d in shape if isinstance(d, int))
