@@ -18,6 +18,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Union
 
 from headrace.program.dtypes import is_float, is_int
@@ -455,9 +456,47 @@ def transform(root: Expr, fn: Callable[[Expr], Expr | None], memo: dict[Expr, Ex
     return go(root)
 
 
+@lru_cache(maxsize=1 << 18)
+def mentioned(e: Expr) -> frozenset[Expr]:
+    """Every variable that occurs in `e`, those of its reductions included."""
+    if e.op == "var":
+        return frozenset((e,))
+    return frozenset().union(*(mentioned(c) for c in children(e)))
+
+
 def substitute(root: Expr, mapping: dict[Expr, Expr]) -> Expr:
     """Replace variables (or any nodes) by expressions, all at once: what is put in is not replaced again."""
-    return transform(root, lambda e: None, dict(mapping)) if mapping else root
+    if not mapping:
+        return root
+    if all(k.op == "var" for k in mapping):
+        return _substitute_variables(root, mapping)
+    return transform(root, lambda e: None, dict(mapping))
+
+
+def _substitute_variables(root: Expr, mapping: dict[Expr, Expr]) -> Expr:
+    keys = mapping.keys()
+    memo = dict(mapping)
+
+    def axis(a: Axis) -> Axis:
+        extent = a.extent if isinstance(a.extent, int) else go(a.extent)
+        return Axis(a.var, extent.arg if isinstance(extent, Expr) and extent.op == "const" else extent)
+
+    def go(e: Expr) -> Expr:
+        found = memo.get(e)
+        if found is not None:
+            return found
+        if keys.isdisjoint(mentioned(e)):
+            return e
+        arg = e.arg
+        if e.op == "reduce":
+            arg = (arg[0], tuple(axis(a) for a in arg[1]))
+        elif e.op == "check" and isinstance(arg, Expr):
+            extent = go(arg)
+            arg = extent.arg if extent.op == "const" else extent
+        out = memo[e] = rebuild(e, tuple([go(a) for a in e.args]), arg)
+        return out
+
+    return go(root)
 
 
 def rename_reductions(root: Expr) -> Expr:
