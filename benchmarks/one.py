@@ -54,9 +54,7 @@ def measured(subject: Subject, peers: list[str], rounds: int) -> dict[str, Any]:
         "code_bytes": info.code_bytes,
         "macs": info.macs,
         "kernels": len(info.kernels),
-        "verify": {
-            key: checked.to_dict()[key] for key in ("ok", "relative", "max_ulp", "reference", "notes")
-        },
+        "verify": {key: checked.to_dict()[key] for key in ("ok", "relative", "max_ulp", "reference", "notes")},
         "bench": raced.to_dict(),
         "evicted": evicted.to_dict(),
     }
@@ -65,9 +63,7 @@ def measured(subject: Subject, peers: list[str], rounds: int) -> dict[str, Any]:
 def _peak_bytes() -> int:
     """Largest memory of this process and of the compilers that it started; Linux counts in kilobytes."""
     unit = 1 if sys.platform == "darwin" else 1024
-    return unit * max(
-        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
+    return unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 if __name__ == "__main__":

@@ -55,9 +55,7 @@ def _head(first: Result, peers: Sequence[str], good: Sequence[Result]) -> str:
     )
 
 
-def _race(
-    title: str, results: Sequence[Result], peers: Sequence[str], run: str, kind: str, ratio: str
-) -> list[str]:
+def _race(title: str, results: Sequence[Result], peers: Sequence[str], run: str, kind: str, ratio: str) -> list[str]:
     head = ["model", "headrace", "quartiles", *(cell for name in peers for cell in (name, "ratio"))]
     lines = ["", f"## {title}", "", _row(head), _row(["---", *["--:"] * (len(head) - 1)])]
     for result in results:
@@ -109,9 +107,7 @@ def _sizes(results: Sequence[Result]) -> list[str]:
         _row(["---", *["--:"] * (len(head) - 1)]),
     ]
     for r in results:
-        numbers = [
-            r[k] for k in ("macs", "state_bytes", "scratch_bytes", "scratch_lower_bound", "weight_bytes")
-        ]
+        numbers = [r[k] for k in ("macs", "state_bytes", "scratch_bytes", "scratch_lower_bound", "weight_bytes")]
         cells = [r["name"], *(f"{n:,}" for n in numbers)]
         cells += ["?" if r["code_bytes"] is None else f"{r['code_bytes']:,}", str(r["kernels"])]
         cells += [f"{r['compile_s']:.1f}", f"{r['compile_peak_bytes'] / 1e6:,.0f}", _accuracy(r["verify"])]

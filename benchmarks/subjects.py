@@ -101,6 +101,4 @@ def _seeded(name: str, make: Callable[[str], onnx.ModelProto]) -> Subject:
         like = build.feeds(make(name))
         return {key: rng.standard_normal(value.shape, dtype=np.float32) for key, value in like.items()}
 
-    return Subject(
-        name, lambda: make(name), normal, lambda: [build.feeds(make(name), seed) for seed in (0, 1)]
-    )
+    return Subject(name, lambda: make(name), normal, lambda: [build.feeds(make(name), seed) for seed in (0, 1)])

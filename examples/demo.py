@@ -141,8 +141,7 @@ def bars(values: Sequence[float], rows: int, blocks: str) -> list[str]:
     steps = len(blocks) - 1
     filled = [round(min(max(value, 0.0), 1.0) * rows * steps) for value in values]
     return [
-        "".join(blocks[min(max(height - row * steps, 0), steps)] for height in filled)
-        for row in reversed(range(rows))
+        "".join(blocks[min(max(height - row * steps, 0), steps)] for height in filled) for row in reversed(range(rows))
     ]
 
 

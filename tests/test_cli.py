@@ -177,9 +177,7 @@ def test_targets_and_doctor(run: Cli) -> None:
     assert json.loads(run("doctor", "--json")[1])[0]["name"] == "python"
 
 
-def test_a_doctor_without_compiler_fails_and_says_what_to_do(
-    run: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_doctor_without_compiler_fails_and_says_what_to_do(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "find_toolchains", lambda: ())
     status, out, _ = run("doctor")
     assert status == 1 and "MISS C compiler" in out and "pip install ziglang" in out
@@ -194,9 +192,7 @@ class Report:
 
 
 @pytest.mark.parametrize("ok", [True, False])
-def test_verify_prints_the_report(
-    ok: bool, run: Cli, artifact: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_verify_prints_the_report(ok: bool, run: Cli, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verbs, "verify", lambda program, **options: Report(ok))
     assert run("verify", artifact) == (0 if ok else 1, "a table\n", "")
     assert json.loads(run("verify", artifact, "--json")[1]) == {"ok": ok}

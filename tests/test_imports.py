@@ -104,11 +104,7 @@ def fault(found: Import) -> str | None:
         return f"{found.component} knows loops and buffers, not ONNX"
     if top_level == "torch" and not found.file.startswith(MAY_USE_TORCH):
         return "torch belongs to nn, compress and frontends/torch.py"
-    if (
-        top_level not in CORE_PACKAGES | sys.stdlib_module_names
-        and not found.lazy
-        and found.component != "nn"
-    ):
+    if top_level not in CORE_PACKAGES | sys.stdlib_module_names and not found.lazy and found.component != "nn":
         return f"{top_level} is optional: import it in the function that needs it"
     if found.target in TOP and found.component not in TOP:
         return f"{found.target} is on top: nothing imports it"
@@ -121,9 +117,7 @@ def fault(found: Import) -> str | None:
 def test_imports_go_one_way() -> None:
     files = sorted(SOURCE.rglob("*.py"))
     assert files
-    found = [
-        i for f in files for i in imports(f.relative_to(SOURCE).as_posix(), f.read_text(encoding="utf-8"))
-    ]
+    found = [i for f in files for i in imports(f.relative_to(SOURCE).as_posix(), f.read_text(encoding="utf-8"))]
     faults = [f"{i}: {why}" for i in found if (why := fault(i))]
     assert not faults, "\n".join(faults)
 

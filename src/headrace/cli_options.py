@@ -18,9 +18,7 @@ def add_compile_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--target", metavar="T", help="see `headrace targets` (default: native)")
     sub.add_argument("--toolchain", choices=("gcc", "clang", "zig"), help="default: the first that is here")
     sub.add_argument("--shape", action="append", type=parse_shape, default=[], metavar="x=1x3x224x224")
-    sub.add_argument(
-        "--bound", action="append", type=parse_bound, default=[], metavar="T=512", help="or T=512/8"
-    )
+    sub.add_argument("--bound", action="append", type=parse_bound, default=[], metavar="T=512", help="or T=512/8")
     sub.add_argument("--const", action="append", type=parse_constant, default=[], metavar="sr=16000")
     sub.add_argument("--state", action="append", type=parse_pair, default=[], metavar="h_in=h_out")
     sub.add_argument("--threads", type=int, metavar="N", help="default: 1")
@@ -85,9 +83,7 @@ def parse_constant(text: str) -> tuple[str, Any]:
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: give a number, a list, true, false or a .npy file"
-        ) from None
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number, a list, true, false or a .npy file") from None
 
 
 def parse_file(text: str) -> tuple[str, str]:
@@ -118,11 +114,7 @@ def load_array(path: str, spec: TensorSpec | None) -> np.ndarray[Any, Any]:
         raise ValueError(f"{path} is not a .npy file with numbers: {error}") from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path} holds several arrays; give a .npy file")
-    if (
-        array.dtype.kind == "V"
-        and spec is not None
-        and array.dtype.itemsize == numpy_dtype(spec.dtype).itemsize
-    ):
+    if array.dtype.kind == "V" and spec is not None and array.dtype.itemsize == numpy_dtype(spec.dtype).itemsize:
         return array.view(numpy_dtype(spec.dtype))
     return array
 

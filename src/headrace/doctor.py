@@ -76,9 +76,7 @@ def _compiles(toolchains: tuple[Toolchain, ...]) -> Check:
         return Check("C compiler", False, True, f"none builds for {triple}", INSTALL)
     with tempfile.TemporaryDirectory(prefix="headrace-doctor-") as name:
         folder, library = Path(name), library_name("probe", triple)
-        (folder / "probe.c").write_text(
-            "int probe(void);\nint probe(void) { return 42; }\n", encoding="utf-8"
-        )
+        (folder / "probe.c").write_text("int probe(void);\nint probe(void) { return 42; }\n", encoding="utf-8")
         try:
             compile_library(usable[0], triple, ("probe.c",), library, folder)
             works = ctypes.CDLL(str(folder / library)).probe() == 42

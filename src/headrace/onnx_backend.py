@@ -49,9 +49,7 @@ class HeadraceBackend(Backend):
     """Runs models on the CPU."""
 
     @classmethod
-    def prepare(
-        cls, model: onnx.ModelProto, device: str = "CPU", engine: str = "interpreter", **_: Any
-    ) -> HeadraceRep:
+    def prepare(cls, model: onnx.ModelProto, device: str = "CPU", engine: str = "interpreter", **_: Any) -> HeadraceRep:
         """Read and check a model.
 
         engine: "interpreter" runs the loop nests with NumPy, "native" the compiled code.

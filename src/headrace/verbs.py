@@ -75,9 +75,7 @@ def compile(
     written), or ValueError for wrong arguments. What was at `out` stays there unless all succeeds.
     """
     if threads != 1:
-        raise ValueError(
-            f"threads={threads!r}: programs run on one thread; make an instance per thread instead"
-        )
+        raise ValueError(f"threads={threads!r}: programs run on one thread; make an instance per thread instead")
     wanted = get_target(target)
     compiler = find_toolchain(toolchain, wanted.triple)
     folder = None if out is None else Path(out)
@@ -112,11 +110,7 @@ def compile(
     is_read = data is None or loaded.digest is not None  # a step model made here has no file
     source = Source(name, loaded.sha256, loaded.source if is_read else None)
     path = build(generated, wanted, compiler, folder, source=source, options=options)
-    return (
-        open_temporary(path, model=loaded)
-        if folder is None
-        else open_program(path, model=loaded, check=False)
-    )
+    return open_temporary(path, model=loaded) if folder is None else open_program(path, model=loaded, check=False)
 
 
 def generate(
@@ -328,9 +322,7 @@ def source_model(program: Program, given: ModelLike | None) -> Model:
     if path is None:
         raise InvalidModel(f"{program.path} does not say where its model lies; give it with model= (--model)")
     if not path.is_file():
-        raise InvalidModel(
-            f"the model of {program.path} is no longer at {path}; give it with model= (--model)"
-        )
+        raise InvalidModel(f"the model of {program.path} is no longer at {path}; give it with model= (--model)")
     model = load(path)
     if model.sha256 != program.info.manifest["model"]["sha256"]:
         raise InvalidModel(
@@ -344,7 +336,5 @@ def _compiled(program: Program | ModelLike, options: Mapping[str, Any]) -> Progr
     if not isinstance(program, Program):
         return compile(program, **options)
     if options:
-        raise ValueError(
-            f"{', '.join(options)}: these belong to compile(), and the program is compiled already"
-        )
+        raise ValueError(f"{', '.join(options)}: these belong to compile(), and the program is compiled already")
     return program

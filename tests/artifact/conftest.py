@@ -17,9 +17,7 @@ from tests.artifact import handmade
 Build = Callable[..., Path]
 
 
-def build_here(
-    generated: Generated, out: Path | None, toolchain: str | None = None, **options: object
-) -> Path:
+def build_here(generated: Generated, out: Path | None, toolchain: str | None = None, **options: object) -> Path:
     """build() for this machine with a made-up source."""
     target = get_target("native")
     compiler = find_toolchain(toolchain, target.triple)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -164,10 +165,7 @@ def cuts(frames: int, rng: np.random.Generator) -> list[int]:
 def cut(signal: Arrays, axes: dict[str, int], sizes: list[int]) -> list[Arrays]:
     """The pieces of a signal."""
     edges = np.cumsum([0, *sizes])
-    return [
-        {k: np.take(v, range(a, b), axes[k]) for k, v in signal.items()}
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    return [{k: np.take(v, range(a, b), axes[k]) for k, v in signal.items()} for a, b in itertools.pairwise(edges)]
 
 
 def close(got: Any, want: Any, tolerance: float = 1e-5) -> None:

@@ -38,9 +38,7 @@ def test_an_artifact_holds_what_the_manifest_says(demo_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_input_gives_the_same_bytes(kind: str, tmp_path: Path, build_native: Build) -> None:
     a = build_native(handmade.running_sum(), tmp_path / "a", kind, shapes={"x": (1, 8)})
-    b = build_native(
-        handmade.running_sum(), tmp_path / "elsewhere" / "deep" / "b", kind, shapes={"x": [1, 8]}
-    )
+    b = build_native(handmade.running_sum(), tmp_path / "elsewhere" / "deep" / "b", kind, shapes={"x": [1, 8]})
     assert files(a) == files(b)
     assert str(tmp_path).encode() not in b"".join(p.read_bytes() for p in a.iterdir())
 

@@ -93,7 +93,7 @@ def test_the_end() -> None:
     first = stream.push(piece)["y"]
     assert stream.flush()["y"].shape == (1, 3, 0)
     for call in (lambda: stream.push(piece), stream.flush, stream.state):
-        with pytest.raises(ValueError, match="ended.*reset"):
+        with pytest.raises(ValueError, match=r"ended.*reset"):
             call()
     stream.reset()
     np.testing.assert_array_equal(stream.push(piece)["y"], first)

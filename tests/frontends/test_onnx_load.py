@@ -19,9 +19,7 @@ def make(nodes, inputs=("x",), outputs=("y",), initializers=(), opset=17, dims=(
     def info(name):
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
 
-    graph = helper.make_graph(
-        nodes, "g", [info(n) for n in inputs], [info(n) for n in outputs], list(initializers)
-    )
+    graph = helper.make_graph(nodes, "g", [info(n) for n in inputs], [info(n) for n in outputs], list(initializers))
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8, **fields)
 
 
@@ -64,9 +62,7 @@ def test_not_a_model(garbage):
 
 def test_every_truncation_is_refused():
     weight = numpy_helper.from_array(np.arange(64, dtype=np.float32).reshape(8, 8), "w")
-    data = make(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])], initializers=[weight], dims=(8, 8)
-    ).SerializeToString()
+    data = make([helper.make_node("MatMul", ["x", "w"], ["y"])], initializers=[weight], dims=(8, 8)).SerializeToString()
     for cut in range(len(data)):
         with pytest.raises(InvalidModel):
             load(data[:cut])
@@ -192,9 +188,7 @@ def test_external_data(tmp_path):
     assert load(tmp_path / "m.onnx").sha256 != before
 
 
-@pytest.mark.parametrize(
-    "location", ["../w.bin", "sub/../../w.bin", "/etc/passwd", "link.bin", "", "gone.bin", "."]
-)
+@pytest.mark.parametrize("location", ["../w.bin", "sub/../../w.bin", "/etc/passwd", "link.bin", "", "gone.bin", "."])
 def test_external_data_outside(tmp_path, location):
     inner = tmp_path / "model"
     inner.mkdir()

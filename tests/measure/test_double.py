@@ -10,10 +10,10 @@ import onnx_ir as ir
 import pytest
 
 from benchmarks.subjects import subjects
-from headrace.passes.prepare import prepare
 from headrace.measure.compare import compare
 from headrace.measure.double import open_double
 from headrace.measure.reference import open_reference
+from headrace.passes.prepare import prepare
 
 SUBJECTS = subjects()
 NAMES = ("silero-step", "nsnet2[T=1]", "dtln-2", "dfn3-enc[S=1]", "dfn3-erb[S=1]", "pulsevad-int8")

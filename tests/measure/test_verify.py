@@ -74,9 +74,7 @@ def test_layers_on_request(perceptron: Model) -> None:
     assert not without.ok and without.layers == () and without.notes == ()
 
 
-def test_graph_preparation_is_checked_against_the_source(
-    perceptron: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_graph_preparation_is_checked_against_the_source(perceptron: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     from headrace.measure import verify as module
 
     prepare = module.prepare

@@ -17,9 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def test_demo(tmp_path: Path, encoding: str) -> None:
     command = [sys.executable, str(ROOT / "examples" / "demo.py"), "-o", str(tmp_path / "out")]
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "100"}
-    done = subprocess.run(
-        command, capture_output=True, encoding=encoding, env=environment, cwd=tmp_path, check=False
-    )
+    done = subprocess.run(command, capture_output=True, encoding=encoding, env=environment, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert "314 of 314 steps equal to onnxruntime" in done.stdout
     assert "times as long" in done.stdout and "out/*.c" in done.stdout

@@ -59,9 +59,7 @@ def test_runs_repeat_to_the_bit(name: str) -> None:
 def test_two_threads_give_the_bits_of_one(name: str) -> None:
     """Two instances run the same steps at the same time, with state and scratch of their own."""
     compiled = program(name)
-    steps = [
-        {k: v for k, v in SUBJECTS[name].random(seed).items() if k in compiled.inputs} for seed in range(6)
-    ]
+    steps = [{k: v for k, v in SUBJECTS[name].random(seed).items() if k in compiled.inputs} for seed in range(6)]
 
     def run(_: int) -> list[bytes]:
         instance = compiled.instance()

@@ -70,10 +70,7 @@ def test_the_source_is_cpp_too(name: str) -> None:
 def test_sanitizers_find_nothing(name: str) -> None:
     compiled = program(name)
     kind = "gcc" if "gcc" in KINDS else "clang"
-    steps = [
-        {k: v for k, v in SUBJECTS[name].random(seed).items() if k in compiled.inputs}
-        for seed in range(STEPS)
-    ]
+    steps = [{k: v for k, v in SUBJECTS[name].random(seed).items() if k in compiled.inputs} for seed in range(STEPS)]
     results = run_sanitized(generated(name), find_toolchain(kind, TARGET.triple), steps)
     instance = compiled.instance()
     for step, result in zip(steps, results, strict=True):

@@ -11,9 +11,9 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from headrace.frontends.onnx import load
-from headrace.passes.prepare import prepare
 from headrace.ops.lowering import lower
 from headrace.ops.registry import native
+from headrace.passes.prepare import prepare
 from headrace.program import interp
 from headrace.program.ir import Module
 from headrace.program.verify import verify

@@ -14,9 +14,7 @@ from onnx import TensorProto
 from headrace.errors import UnsupportedOperator
 from tests.ops.one_node import check, lowered, node_model, run_here
 
-X = np.concatenate([np.linspace(-12, 12, 97), [0.0, -0.0, 1e-6, -1e-6, 88.0, -90.0, np.nan]]).astype(
-    np.float32
-)
+X = np.concatenate([np.linspace(-12, 12, 97), [0.0, -0.0, 1e-6, -1e-6, 88.0, -90.0, np.nan]]).astype(np.float32)
 number = st.floats(0.0625, 3, width=32)
 
 

@@ -38,9 +38,7 @@ def ints(draw: st.DrawFn, n: int, low: int, high: int) -> list[int]:
 
 
 @st.composite
-def windows(
-    draw: st.DrawFn, rank: int, transposed: bool = False
-) -> tuple[list[int], list[int], dict[str, Any]]:
+def windows(draw: st.DrawFn, rank: int, transposed: bool = False) -> tuple[list[int], list[int], dict[str, Any]]:
     """Spatial extents, kernel and attributes that leave at least one output."""
     kernel, strides = ints(draw, rank, 1, 4), ints(draw, rank, 1, 3)
     dilations = ints(draw, rank, 1, 3)
@@ -124,9 +122,7 @@ def transposed(draw: st.DrawFn) -> Case:
         del attrs["pads"]
         full = [
             (e - 1) * s + p + (k - 1) * d + 1
-            for e, s, p, k, d in zip(
-                spatial, strides, attrs["output_padding"], kernel, dilations, strict=True
-            )
+            for e, s, p, k, d in zip(spatial, strides, attrs["output_padding"], kernel, dilations, strict=True)
         ]
         attrs["output_shape"] = [
             draw(st.integers(max(f - 3, e), max(f, e))) for f, e in zip(full, spatial, strict=True)

@@ -91,9 +91,7 @@ def test_shifts_beyond_the_width_leave_the_sign(dtype: Any) -> None:
         model = node_model("BitShift", [x, y], [tensor_type(dtype)], opset=28, direction=direction)
         (got,) = run_here(model, {"x0": x, "x1": y})
         signed = direction == "RIGHT" and np.dtype(dtype).kind == "i"
-        np.testing.assert_array_equal(
-            got, np.where(x < 0, -1, 0).astype(dtype) if signed else np.zeros_like(x)
-        )
+        np.testing.assert_array_equal(got, np.where(x < 0, -1, 0).astype(dtype) if signed else np.zeros_like(x))
 
 
 @pytest.mark.parametrize("exponent", [2.0, 3.0, 1.0, -1.0, 0.5, 0.0, -2.0, 1.7])

@@ -41,9 +41,7 @@ def test_constant_indices_are_not_checked_at_run_time() -> None:
     x, at = numbers(4, 2), np.array([-1, 2], np.int64)
     for constants, expected in [((1,), False), ((), True)]:
         module = lowered(node_model("Gather", [x, at], FLOAT, constants=constants))
-        ops = {
-            e.op for s in module.body if isinstance(s, Define) for root in expressions(s) for e in walk(root)
-        }
+        ops = {e.op for s in module.body if isinstance(s, Define) for root in expressions(s) for e in walk(root)}
         assert ("check" in ops) == expected
 
 
@@ -93,9 +91,7 @@ def test_scatter_elements(constants: tuple[int, ...], reduction: str, axis: int)
 def test_scatter_nd(depth: int, reduction: str, constant: bool) -> None:
     at = indices(-2, 2, (3, depth))
     updates = numbers(3, *(2,) * (3 - depth), seed=2)
-    check(
-        "ScatterND", [numbers(2, 2, 2), at, updates], constants=[1] if constant else [], reduction=reduction
-    )
+    check("ScatterND", [numbers(2, 2, 2), at, updates], constants=[1] if constant else [], reduction=reduction)
 
 
 @pytest.mark.parametrize("mode", ["linear", "circular"])

@@ -89,9 +89,7 @@ def test_pad(case: tuple[tuple[int, ...], list[int], str]) -> None:
 def test_wide_pads_repeat_as_in_numpy(n: int, before: int, after: int) -> None:
     x = numbers(n)
     for mode in ("reflect", "wrap", "edge"):
-        model = node_model(
-            "Pad", [x, np.array([before, after], I64)], [TensorProto.FLOAT], constants=[1], mode=mode
-        )
+        model = node_model("Pad", [x, np.array([before, after], I64)], [TensorProto.FLOAT], constants=[1], mode=mode)
         (found,) = run_here(model, {"x0": x})
         np.testing.assert_array_equal(found, np.pad(x, (before, after), mode=mode))  # type: ignore[call-overload]
 
@@ -106,9 +104,7 @@ def test_pad_of_some_axes() -> None:
 
 def test_pad_of_an_empty_axis() -> None:
     check("Pad", [numbers(0, 2), np.array([1, 0, 1, 0], I64)], constants=[1])
-    model = node_model(
-        "Pad", [numbers(0), np.array([1, 1], I64)], [TensorProto.FLOAT], constants=[1], mode="edge"
-    )
+    model = node_model("Pad", [numbers(0), np.array([1, 1], I64)], [TensorProto.FLOAT], constants=[1], mode="edge")
     with pytest.raises(UnsupportedOperator):
         lowered(model)
 

@@ -43,9 +43,7 @@ def test_batch_in_training_form_is_refused(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("shape", [(2, 3, 7), (2, 3, 4, 5), (1, 3, 2, 3, 4)])
 def test_instance(rng: np.random.Generator, shape: tuple[int, ...]) -> None:
-    check(
-        "InstanceNormalization", [normal(rng, *shape) * 3 + 2, normal(rng, 3), normal(rng, 3)], epsilon=1e-3
-    )
+    check("InstanceNormalization", [normal(rng, *shape) * 3 + 2, normal(rng, 3), normal(rng, 3)], epsilon=1e-3)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3, 6])

@@ -106,9 +106,7 @@ def test_max_unpool_into_a_larger_shape() -> None:
     x = np.array([[[[5.0, 6.0], [7.0, 8.0]]]], np.float32)
     places = np.array([[[[5, 7], [13, 15]]]])
     wanted = np.array([1, 1, 5, 5])
-    model = node_model(
-        "MaxUnpool", [x, places, wanted], [FLOAT], constants=(2,), kernel_shape=[2, 2], strides=[2, 2]
-    )
+    model = node_model("MaxUnpool", [x, places, wanted], [FLOAT], constants=(2,), kernel_shape=[2, 2], strides=[2, 2])
     (y,) = run_here(model, {"x0": x, "x1": places})
     expected = np.zeros((1, 1, 5, 5), np.float32)
     expected[0, 0, 1, 1], expected[0, 0, 1, 3], expected[0, 0, 3, 1], expected[0, 0, 3, 3] = 5, 6, 7, 8

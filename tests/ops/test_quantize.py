@@ -72,9 +72,7 @@ def test_one_scale_for_each_block(axis: int, block: int) -> None:
     x = (r.standard_normal(shape) * 60).astype(np.float32)
     attrs = {"axis": axis, "block_size": block}
     inputs = [x, scale, zero]
-    against_the_reference(
-        node_model("QuantizeLinear", inputs, [TensorProto.INT8], **attrs), feeds_of(inputs, ())
-    )
+    against_the_reference(node_model("QuantizeLinear", inputs, [TensorProto.INT8], **attrs), feeds_of(inputs, ()))
     q = r.integers(-128, 127, shape).astype(np.int8)
     check("DequantizeLinear", [q, scale, zero], rtol=0, atol=0, **attrs)
 

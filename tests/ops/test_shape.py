@@ -109,9 +109,7 @@ def test_reverse_sequence(axes: tuple[int, int], constants: tuple[int, ...]) -> 
 
 
 def test_reverse_sequence_beyond_the_end_is_refused() -> None:
-    model = node_model(
-        "ReverseSequence", [numbers((4, 1)), np.array([5], I64)], [TensorProto.FLOAT], constants=[1]
-    )
+    model = node_model("ReverseSequence", [numbers((4, 1)), np.array([5], I64)], [TensorProto.FLOAT], constants=[1])
     with pytest.raises(UnsupportedOperator, match="exceed the 4 steps"):
         lowered(model)
 

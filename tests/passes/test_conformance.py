@@ -56,9 +56,7 @@ def prepared_case(case, feeds, native):
     except UnsupportedOperator as error:
         if "rank" not in error.hint:
             raise
-    fixed = {
-        k: v for k, v in feeds.items() if isinstance(v, np.ndarray) and v.dtype.kind in "ib" and v.ndim < 2
-    }
+    fixed = {k: v for k, v in feeds.items() if isinstance(v, np.ndarray) and v.dtype.kind in "ib" and v.ndim < 2}
     shapes = {name: shape for name, shape in shapes.items() if name not in fixed}
     return prepare(model, shapes=shapes, constants=fixed, native=native)
 
@@ -80,9 +78,7 @@ def agrees(got, want, prepared, tolerance):
         if left.shape != right.shape:
             return False
         promised = prepared.shape(value)
-        assert all(not isinstance(d, int) or d == n for d, n in zip(promised, right.shape, strict=True)), (
-            promised
-        )
+        assert all(not isinstance(d, int) or d == n for d, n in zip(promised, right.shape, strict=True)), promised
         if right.dtype.kind in "OUS":
             continue
         kind = np.complex128 if right.dtype.kind == "c" else np.float64

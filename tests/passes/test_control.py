@@ -32,9 +32,7 @@ def choice(condition):
 
 def rate_model():
     nodes = [node("Equal", ["sr", "k"], ["c"]), choice("c"), node("Relu", ["z"], ["y"])]
-    return model(
-        nodes, {"x": ((3, 4), F), "sr": ((), I64)}, {"y": ((3, 4), F)}, {"k": np.array(16000)}, opset=16
-    )
+    return model(nodes, {"x": ((3, 4), F), "sr": ((), I64)}, {"y": ((3, 4), F)}, {"k": np.array(16000)}, opset=16)
 
 
 @pytest.mark.parametrize(("rate", "ops"), [(16000, ["Abs", "Neg", "Relu"]), (8000, ["Exp", "Neg", "Relu"])])
@@ -53,9 +51,7 @@ def test_if_at_run_time(rate):
 
 def test_two_ifs_with_equal_inner_names():
     nodes = [choice("c")]
-    second = node(
-        "If", ["c"], ["w"], name="again", then_branch=branch("Abs", "p"), else_branch=branch("Exp", "q")
-    )
+    second = node("If", ["c"], ["w"], name="again", then_branch=branch("Abs", "p"), else_branch=branch("Exp", "q"))
     nodes += [second, node("Add", ["z", "w"], ["y"])]
     proto = model(nodes, {"x": ((3, 4), F), "c": ((), B)}, {"y": ((3, 4), F)})
     for value in (True, False):

@@ -56,9 +56,7 @@ CONSTANTS = {
 def test_folded_like_onnxruntime(name):
     item, dtype = CASES[name]
     used = {key: CONSTANTS[key] for key in item.input if key}
-    rank = {"einsum": 2, "trilu": 2, "gemm": 2, "one hot of negative": 2, "resize": 4, "convolution": 4}.get(
-        name, 1
-    )
+    rank = {"einsum": 2, "trilu": 2, "gemm": 2, "one hot of negative": 2, "resize": 4, "convolution": 4}.get(name, 1)
     proto = model([item], {}, {"k": (tuple(f"d{i}" for i in range(rank)), dtype)}, used)
     prepared = check_same(proto, {})
     assert operators(prepared) == ["Identity"]

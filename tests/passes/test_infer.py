@@ -31,9 +31,7 @@ def check_at(proto, bounds, values, feeds_of, known=True):
         assert not loose, f"extents were lost: {loose}"
     for bindings in values:
         feeds = feeds_of(**bindings)
-        for left, right, value in zip(
-            run(proto, feeds), run(result, feeds), prepared.model.graph.outputs, strict=True
-        ):
+        for left, right, value in zip(run(proto, feeds), run(result, feeds), prepared.model.graph.outputs, strict=True):
             np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
             if known:
                 assert sizes(prepared, value, bindings) == right.shape
@@ -192,9 +190,7 @@ def test_data_dependent_extent_is_a_named_symbol_without_bound():
 
 
 def test_matrix_product_with_a_bounded_extent():
-    proto = model(
-        [node("MatMul", ["x", "w"], ["y"])], {"x": (("T", 8), F)}, {"y": (("T", 4), F)}, {"w": array(8, 4)}
-    )
+    proto = model([node("MatMul", ["x", "w"], ["y"])], {"x": (("T", 8), F)}, {"y": (("T", 4), F)}, {"w": array(8, 4)})
     prepared = check_at(proto, {"T": 512}, [{"T": t} for t in (1, 3, 512)], lambda T: {"x": array(T, 8)})
     assert prepared.symbols == {"T": (512, 1)}
     assert prepared.shape(prepared.model.graph.outputs[0]) == ("T", 4)

@@ -18,9 +18,7 @@ MINE = helper.make_opsetid("my", 1)
 
 def function(name, nodes, inputs=("a",), outputs=("b",), attributes=(), defaults=(), opset=17):
     imports = [helper.make_opsetid("", opset), MINE]
-    return helper.make_function(
-        "my", name, inputs, outputs, nodes, imports, attributes, attribute_protos=defaults
-    )
+    return helper.make_function("my", name, inputs, outputs, nodes, imports, attributes, attribute_protos=defaults)
 
 
 def reference(op, inputs, outputs, **references):
@@ -36,16 +34,12 @@ LEAK = function(
     attributes=(),
     defaults=[helper.make_attribute("slope", 0.25)],
 )
-TWICE = function(
-    "Twice", [node("Leak", ["a"], ["m"], domain="my", slope=0.5), node("Leak", ["m"], ["b"], domain="my")]
-)
+TWICE = function("Twice", [node("Leak", ["a"], ["m"], domain="my", slope=0.5), node("Leak", ["m"], ["b"], domain="my")])
 
 
 def test_nested_functions_with_attributes():
     nodes = [node("Twice", ["x"], ["m"], domain="my"), node("Twice", ["m"], ["y"], domain="my")]
-    proto = model(
-        nodes, {"x": (X.shape, F)}, {"y": (X.shape, F)}, functions=[LEAK, TWICE], opsets=[MINE], opset=17
-    )
+    proto = model(nodes, {"x": (X.shape, F)}, {"y": (X.shape, F)}, functions=[LEAK, TWICE], opsets=[MINE], opset=17)
     prepared = check_same(proto, {"x": X})
     alphas = [n.attributes["alpha"].as_float() for n in prepared.model.graph]
     assert alphas == [0.5, 0.25, 0.5, 0.25]

@@ -16,9 +16,7 @@ from headrace.passes.prepare import prepare
 from tests.passes.running import array, check_same, everything, model, node, operators, proto_of, run
 
 F, I64 = np.float32, np.int64
-ADD = model(
-    [node("Add", ["x", "h"], ["y"])], {"x": (("B", "T"), F), "h": (("B", 1), F)}, {"y": (("B", "T"), F)}
-)
+ADD = model([node("Add", ["x", "h"], ["y"])], {"x": (("B", "T"), F), "h": (("B", 1), F)}, {"y": (("B", "T"), F)})
 
 
 def prepared(proto, **options):
@@ -80,9 +78,7 @@ def test_constant_gives_the_shape():
 
 def test_old_weights_among_the_inputs_are_constants():
     w = array(3)
-    proto = model(
-        [node("Mul", ["x", "w"], ["y"])], {"x": ((3,), F), "w": ((3,), F)}, {"y": ((3,), F)}, {"w": w}
-    )
+    proto = model([node("Mul", ["x", "w"], ["y"])], {"x": ((3,), F), "w": ((3,), F)}, {"y": ((3,), F)}, {"w": w})
     loaded = load(proto)
     assert list(loaded.inputs) == ["x"] and list(loaded.defaults) == ["w"]
     result = check_same(proto, {"x": array(3, seed=1)})
@@ -173,17 +169,13 @@ def test_nodes_that_change_nothing(name):
         "ones": np.array([1, 1]),
         "none": np.zeros(4, I64),
     }
-    proto = model(
-        [node("Relu", ["x0"], ["x"]), *SAME[name]], {"x0": ((2, 3), F)}, {"y": ((2, 3), F)}, constants
-    )
+    proto = model([node("Relu", ["x0"], ["x"]), *SAME[name]], {"x0": ((2, 3), F)}, {"y": ((2, 3), F)}, constants)
     assert operators(check_same(proto, {"x0": array(2, 3)})) == ["Relu"]
 
 
 def test_reversal_is_not_taken_for_identity():
     constants = {"a": np.array([-1]), "b": np.array([-9]), "c": np.array([1]), "d": np.array([-1])}
-    proto = model(
-        [node("Slice", ["x", "a", "b", "c", "d"], ["y"])], {"x": ((2, 3), F)}, {"y": ((2, 3), F)}, constants
-    )
+    proto = model([node("Slice", ["x", "a", "b", "c", "d"], ["y"])], {"x": ((2, 3), F)}, {"y": ((2, 3), F)}, constants)
     assert operators(check_same(proto, {"x": array(2, 3)})) == ["Slice"]
 
 
@@ -201,17 +193,15 @@ def test_metadata_and_names(tmp_path):
 
 
 def test_preparing_twice_changes_nothing():
-    proto = model(
-        [node("Softmax", ["x"], ["y"], axis=1)], {"x": ((2, 3, 4), F)}, {"y": ((2, 3, 4), F)}, opset=11
-    )
+    proto = model([node("Softmax", ["x"], ["y"], axis=1)], {"x": ((2, 3, 4), F)}, {"y": ((2, 3, 4), F)}, opset=11)
     first = prepared(proto)
     second = prepare(load(first.model), native=everything)
     assert operators(first) == operators(second)
     assert not any("→" in text for text in second.decisions)
     again = prepared(proto)
-    assert ir.to_proto(first.model).SerializeToString(deterministic=True) == ir.to_proto(
-        again.model
-    ).SerializeToString(deterministic=True)
+    assert ir.to_proto(first.model).SerializeToString(deterministic=True) == ir.to_proto(again.model).SerializeToString(
+        deterministic=True
+    )
 
 
 def test_absurd_extents_that_only_show_later():
@@ -240,9 +230,7 @@ def test_inconsistent_shapes():
 
 def test_large_weights_are_not_copied_around():
     weight = np.zeros((2500, 10000), F)
-    proto = model(
-        [node("MatMul", ["x", "w"], ["y"])], {"x": (("T", 2500), F)}, {"y": (("T", 10000), F)}, {"w": weight}
-    )
+    proto = model([node("MatMul", ["x", "w"], ["y"])], {"x": (("T", 2500), F)}, {"y": (("T", 10000), F)}, {"w": weight})
     start = time.perf_counter()
     result = prepared(proto, bounds={"T": 4})
     assert time.perf_counter() - start < 2

@@ -84,15 +84,11 @@ CASES = {
     "Dropout 7": one("Dropout", 7, X.shape, ratio=0.4),
     "Dropout 10": one("Dropout", 10, X.shape, ratio=0.4),
     "Dropout 13": one("Dropout", 13, X.shape, {"r": F(0.4)}),
-    "Scatter 9": one(
-        "Scatter", 9, X.shape, {"i": np.array([[[[0, 2]]]]), "u": np.ones((1, 1, 1, 2), F)}, axis=3
-    ),
+    "Scatter 9": one("Scatter", 9, X.shape, {"i": np.array([[[[0, 2]]]]), "u": np.ones((1, 1, 1, 2), F)}, axis=3),
     "Gemm 7": one("Gemm", 7, (3, 5), {"b": array(4, 5), "c": array(5)}, x=array(3, 4), alpha=0.5),
     "Cast 7": one("Cast", 7, X.shape, dtype=I64, to=7),
     "AveragePool 7": one("AveragePool", 7, (2, 4, 3, 4), kernel_shape=[2, 2], strides=[2, 2]),
-    "InstanceNormalization 7": one(
-        "InstanceNormalization", 7, X.shape, {"s": array(4), "b": array(4, seed=1)}
-    ),
+    "InstanceNormalization 7": one("InstanceNormalization", 7, X.shape, {"s": array(4), "b": array(4, seed=1)}),
     **{
         f"BatchNormalization {o}": one(
             "BatchNormalization",

@@ -31,9 +31,7 @@ class _Maker:
     def module(self) -> Module:
         b = self.b
         pool = [b.input(f"x{n}", "i32", s) for n, s in enumerate(SHAPES)]
-        states = [
-            b.state(f"s{n}", np.full(SHAPES[self.pick(2)], n + 1, np.int32)) for n in range(self.pick(4))
-        ]
+        states = [b.state(f"s{n}", np.full(SHAPES[self.pick(2)], n + 1, np.int32)) for n in range(self.pick(4))]
         pool += states
         self.statements(pool, states, 3 + self.pick(8), 0)
         for s in states:
@@ -95,9 +93,7 @@ class _Maker:
         x = self.one(pool)
         y = self.alike(pool, x)
         n = x.static[0]
-        pool.append(
-            self.b.compute(x.shape, lambda i, *j: (self.b.sum((n,), lambda k: x[(k, *j)]) + y[(i, *j)]) % 97)
-        )
+        pool.append(self.b.compute(x.shape, lambda i, *j: (self.b.sum((n,), lambda k: x[(k, *j)]) + y[(i, *j)]) % 97))
 
     def concat(self, pool: list[Tensor]) -> None:
         x = self.one([t for t in pool if t.rank == 1])
@@ -142,9 +138,7 @@ class _Maker:
 
         def step(t: Expr, carried: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
             inner = pool + list(carried)
-            inner.append(
-                self.b.compute(carried[0].shape, lambda *i: (cast(t, carried[0].dtype) + carried[0][i]) % 97)
-            )
+            inner.append(self.b.compute(carried[0].shape, lambda *i: (cast(t, carried[0].dtype) + carried[0][i]) % 97))
             self.statements(inner, [], 1 + self.pick(4), depth + 1)
             return [self.alike(inner, c) for c in carried], [self.one(inner)] if self.pick(2) else []
 
@@ -154,9 +148,7 @@ class _Maker:
         finals, stacks = self.b.scan(passes, initial, step, bool(self.pick(2)), until)
         pool.extend(finals)
         for t in stacks if until is None else ():
-            pool.append(
-                self.b.compute(t.shape[1:], lambda *i, t=t: self.b.sum((passes,), lambda k: t[(k, *i)]) % 97)
-            )
+            pool.append(self.b.compute(t.shape[1:], lambda *i, t=t: self.b.sum((passes,), lambda k: t[(k, *i)]) % 97))
 
     def branch(self, pool: list[Tensor], depth: int) -> None:
         like = self.one(pool)

@@ -69,9 +69,7 @@ def value(e: Expr, env: Env) -> Array:
 def environment(*trees: Tree) -> Env:
     """Every assignment of the leaves of some trees."""
     names = sorted(frozenset[Expr]().union(*(leaves(t) for t in trees)), key=repr)
-    symbols = sorted(
-        {x for n in names for x in (n, n.arg[1] if n.op == "var" else n) if _is_sym(x)}, key=repr
-    )
+    symbols = sorted({x for n in names for x in (n, n.arg[1] if n.op == "var" else n) if _is_sym(x)}, key=repr)
     variables = [n for n in names if n.op == "var"]
     rows = []
     for values in itertools.product(*(range(s.arg.divisor, s.arg.bound + 1, s.arg.divisor) for s in symbols)):

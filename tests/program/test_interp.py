@@ -132,9 +132,7 @@ def test_first_and_last_extremes(kind: str) -> None:
     assert run(b, x=a)["y"].tolist() == wanted
 
 
-@pytest.mark.parametrize(
-    ("kind", "neutral"), [("sum", 0.0), ("prod", 1.0), ("max", -np.inf), ("min", np.inf)]
-)
+@pytest.mark.parametrize(("kind", "neutral"), [("sum", 0.0), ("prod", 1.0), ("max", -np.inf), ("min", np.inf)])
 def test_an_empty_reduction_is_neutral(kind: str, neutral: float) -> None:
     b = Builder()
     x = b.input("x", "f32", (2, 0))

@@ -368,9 +368,7 @@ def large(count: int) -> Module:
     for _ in range(count):
         size, a, c = pick.randint(1, 400), ts[-1], ts[max(0, len(ts) - 1 - pick.randrange(12))]
         na, nc = a.static[0], c.static[0]
-        ts.append(
-            b.compute((size, 16), lambda i, j, a=a, c=c, na=na, nc=nc: a[i % na, 15 - j] + c[i % nc, 15 - j])
-        )
+        ts.append(b.compute((size, 16), lambda i, j, a=a, c=c, na=na, nc=nc: a[i % na, 15 - j] + c[i % nc, 15 - j]))
     b.output("y", ts[-1])
     return b.module()
 

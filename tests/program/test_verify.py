@@ -183,9 +183,7 @@ def test_names_of_inputs_are_unique() -> None:
         (lambda i, j: ((i + j) % 4, 0), "two points write"),
     ],
 )
-def test_unordered_stores_hit_every_element_once(
-    where: Callable[[Expr, Expr], tuple[Expr, ...]], rule: str
-) -> None:
+def test_unordered_stores_hit_every_element_once(where: Callable[[Expr, Expr], tuple[Expr, ...]], rule: str) -> None:
     b = Builder()
     x = b.input("x", "f32", (4, 6))
     out = b.empty("f32", (8, 8))

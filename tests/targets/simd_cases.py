@@ -100,10 +100,8 @@ def memory_kernels(t: VType) -> str:
         f"void m_load_n_{n}(const {e} *a, {e} *r, int n) {{ hr_store_{n}(r, hr_load_n_{n}(a, n)); }}",
         f"void m_from_{n}(const {e} *a, {e} *r, int n) {{ hr_store_{n}(r, hr_load_strided_{n}(a, n)); }}",
         f"void m_to_{n}(const {e} *a, {e} *r, int n) {{ hr_store_strided_{n}(r, n, hr_load_{n}(a)); }}",
-        f"void m_gather_{n}(const {e} *a, {e} *r, const int32_t *i) {{\n"
-        f"    hr_store_{n}(r, hr_gather_{n}(a, i)); }}",
-        f"void m_iota_{n}(const {e} *a, {e} *r, int n) {{ (void)a; (void)n;\n"
-        f"    hr_store_{n}(r, hr_iota_{n}()); }}",
+        f"void m_gather_{n}(const {e} *a, {e} *r, const int32_t *i) {{\n    hr_store_{n}(r, hr_gather_{n}(a, i)); }}",
+        f"void m_iota_{n}(const {e} *a, {e} *r, int n) {{ (void)a; (void)n;\n    hr_store_{n}(r, hr_iota_{n}()); }}",
     ]
     x, y = f"hr_load_{n}(a)", f"hr_load_{n}(a + {lanes})"
     mixed = f"hr_copysign_{n}(y, x)"
@@ -134,9 +132,7 @@ def source(isa: simd.Isa, lanes: int) -> str:
         if op.op not in MEMORY:
             texts += [kernel(name, op, t, s) for name, t, s in names(op, lanes)]
     code = "\n".join(texts).replace("\nvoid ", f"\n{isa.target_attribute}\nvoid ")
-    prototypes = "\n".join(
-        line.split(" {")[0] + ";" for line in code.splitlines() if line.startswith("void ")
-    )
+    prototypes = "\n".join(line.split(" {")[0] + ";" for line in code.splitlines() if line.startswith("void "))
     return vmath.support(isa, code) + prototypes + f"\n{isa.target_attribute}\n" + code + "\n"
 
 
@@ -180,9 +176,7 @@ def _python_ints(f: Callable[[int, int], int]) -> Callable[..., Array]:
     def apply(a: Array, b: Array, *_: Array) -> Array:
         wide = [f(int(x), int(y)) for x, y in zip(a, b, strict=True)]
         bits = 8 * a.dtype.itemsize
-        return (
-            np.array([w & ((1 << bits) - 1) for w in wide], np.uint64).astype(f"u{bits // 8}").view(a.dtype)
-        )
+        return np.array([w & ((1 << bits) - 1) for w in wide], np.uint64).astype(f"u{bits // 8}").view(a.dtype)
 
     return apply
 

@@ -34,9 +34,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> object:
         ("riscv64", frozenset(), "generic"),
     ],
 )
-def test_native_is_the_widest_that_runs(
-    arch: str, features: frozenset[str], name: str, machine: object
-) -> None:
+def test_native_is_the_widest_that_runs(arch: str, features: frozenset[str], name: str, machine: object) -> None:
     machine(arch, features)  # type: ignore[operator]
     assert native_target().name == name
     assert get_target("native").missing_here() == ""
@@ -80,8 +78,5 @@ def test_the_package_of_targets_is_also_the_verb() -> None:
 
     assert headrace.targets.simd.ISAS
     assert hr.targets() == targets()
-    code = (
-        "import headrace as hr; hr.compile; import headrace.targets.host\n"
-        "assert hr.targets()[0].name == 'native'"
-    )
+    code = "import headrace as hr; hr.compile; import headrace.targets.host\nassert hr.targets()[0].name == 'native'"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -35,21 +35,10 @@ TOOLCHAINS = [t for t in find_toolchains() if t.builds_for(host_triple())]
 WARNINGS = ("-Wall", "-Wextra", "-c")
 # the portable set and the widest of this machine, one compiler each; everything in the slow tests
 EVERYDAY = (ISAS[0], max(ISAS, key=lambda isa: isa.lanes))
-QUICK = [
-    (isa, lanes, TOOLCHAINS[i % len(TOOLCHAINS)])
-    for i, isa in enumerate(EVERYDAY)
-    for lanes in (1, isa.lanes)
-]
-DEEP = [
-    (isa, lanes, t)
-    for isa in ISAS
-    for lanes in (1, isa.lanes // 2, isa.lanes, 2 * isa.lanes)
-    for t in TOOLCHAINS
-]
+QUICK = [(isa, lanes, TOOLCHAINS[i % len(TOOLCHAINS)]) for i, isa in enumerate(EVERYDAY) for lanes in (1, isa.lanes)]
+DEEP = [(isa, lanes, t) for isa in ISAS for lanes in (1, isa.lanes // 2, isa.lanes, 2 * isa.lanes) for t in TOOLCHAINS]
 ALL = [pytest.param(*c, id=f"{c[0].name}-{c[1]}-{c[2].kind}") for c in QUICK] + [
-    pytest.param(*c, id=f"{c[0].name}-{c[1]}-{c[2].kind}", marks=pytest.mark.slow)
-    for c in DEEP
-    if c not in QUICK
+    pytest.param(*c, id=f"{c[0].name}-{c[1]}-{c[2].kind}", marks=pytest.mark.slow) for c in DEEP if c not in QUICK
 ]
 Library = ctypes.CDLL
 
@@ -81,9 +70,7 @@ def same(got: np.ndarray[Any, Any], want: np.ndarray[Any, Any], what: str) -> No
     else:
         ok = got == want
     bad = np.flatnonzero(~ok)
-    assert bad.size == 0, (
-        f"{what}: {bad.size} lanes differ, first {bad[0]}: {got[bad[0]]} is not {want[bad[0]]}"
-    )
+    assert bad.size == 0, f"{what}: {bad.size} lanes differ, first {bad[0]}: {got[bad[0]]} is not {want[bad[0]]}"
 
 
 def operands(op: str, t: VType, rng: np.random.Generator) -> list[np.ndarray[Any, Any]]:
@@ -126,24 +113,18 @@ def test_elementwise(isa: simd.Isa, lanes: int, toolchain: Any, build: Any, rng:
 
 
 @pytest.mark.parametrize(("isa", "lanes", "toolchain"), ALL)
-def test_multiply_add(
-    isa: simd.Isa, lanes: int, toolchain: Any, build: Any, rng: np.random.Generator
-) -> None:
+def test_multiply_add(isa: simd.Isa, lanes: int, toolchain: Any, build: Any, rng: np.random.Generator) -> None:
     library = build(isa, lanes, toolchain)
     for op, sign in (("fma", 1), ("fnma", -1)):
         for name, t, _ in cases.names(SIGNATURES[op], lanes):
             a, b, c, _unused = (x.copy() for x in operands(op, t, rng))
-            b[: cases.N // 2] = (
-                -c[: cases.N // 2] / a[: cases.N // 2]
-            )  # cancellation shows the second rounding
+            b[: cases.N // 2] = -c[: cases.N // 2] / a[: cases.N // 2]  # cancellation shows the second rounding
             got = np.zeros_like(a)
             call(library, name, a, b, c, result=got)
             with np.errstate(all="ignore"):
                 if isa.fma:
                     f = a.dtype.type
-                    want = np.array(
-                        [cases.fused(sign * x, y, z, f) for x, y, z in zip(a, b, c, strict=True)], f
-                    )
+                    want = np.array([cases.fused(sign * x, y, z, f) for x, y, z in zip(a, b, c, strict=True)], f)
                 else:
                     want = c + (a * b) * a.dtype.type(sign)
             same(got, want, f"{isa.name} {name}")
@@ -159,9 +140,7 @@ def test_horizontal(isa: simd.Isa, lanes: int, toolchain: Any, build: Any, rng: 
                 a = -np.repeat(rng.integers(0, 2, cases.N // lanes), lanes).astype(a.dtype)
                 a[:: 3 * lanes] ^= -1
             elif op in ("hsum", "hprod") and t.elem.kind == "f":
-                a = rng.choice([-1, 1, 2, -0.5] if op == "hprod" else np.arange(-9, 9), cases.N).astype(
-                    a.dtype
-                )
+                a = rng.choice([-1, 1, 2, -0.5] if op == "hprod" else np.arange(-9, 9), cases.N).astype(a.dtype)
             with np.errstate(all="ignore"):
                 want = reference(a.reshape(-1, lanes))
             got = np.zeros_like(want)
@@ -225,13 +204,9 @@ class Guarded:
         return np.frombuffer((ctypes.c_char * size).from_address(self.end - size), d)
 
 
-@pytest.mark.skipif(
-    not hasattr(mmap, "PAGESIZE") or host_triple().endswith("windows-gnu"), reason="needs mprotect"
-)
+@pytest.mark.skipif(not hasattr(mmap, "PAGESIZE") or host_triple().endswith("windows-gnu"), reason="needs mprotect")
 @pytest.mark.parametrize(("isa", "lanes", "toolchain"), ALL)
-def test_loads_and_stores(
-    isa: simd.Isa, lanes: int, toolchain: Any, build: Any, rng: np.random.Generator
-) -> None:
+def test_loads_and_stores(isa: simd.Isa, lanes: int, toolchain: Any, build: Any, rng: np.random.Generator) -> None:
     library = build(isa, lanes, toolchain)
     near, far = Guarded(), Guarded()
     for elem in ELEMS.values():
@@ -240,13 +215,9 @@ def test_loads_and_stores(
         t, d = VType(elem, lanes), cases.dtype(elem)
         a = cases.inputs(elem, rng)
 
-        def run(
-            what: str, x: np.ndarray[Any, Any], r: np.ndarray[Any, Any], n: Any, name: str = t.name
-        ) -> None:
+        def run(what: str, x: np.ndarray[Any, Any], r: np.ndarray[Any, Any], n: Any, name: str = t.name) -> None:
             size = ctypes.c_int(n) if isinstance(n, int) else ctypes.c_void_p(n.ctypes.data)
-            getattr(library, f"m_{what}_{name}")(
-                ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(r.ctypes.data), size
-            )
+            getattr(library, f"m_{what}_{name}")(ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(r.ctypes.data), size)
 
         for n in range(lanes + 1):
             source, target = near.array(n, d), far.array(n, d)
@@ -301,7 +272,9 @@ WARNED = [(isa, t, triple, n) for isa in simd.ISAS.values() for n, (t, triple) i
 @pytest.mark.parametrize(
     ("isa", "toolchain", "triple"),
     [
-        pytest.param(isa, t, triple, id=f"{isa.name}-{t.kind}", marks=[pytest.mark.slow] if n or isa not in EVERYDAY else [])
+        pytest.param(
+            isa, t, triple, id=f"{isa.name}-{t.kind}", marks=[pytest.mark.slow] if n or isa not in EVERYDAY else []
+        )
         for isa, t, triple, n in WARNED
     ],
 )
@@ -316,10 +289,7 @@ def test_no_warnings_no_libm(isa: simd.Isa, toolchain: Any, triple: str, tmp_pat
         assert (undefined_symbols((tmp_path / "x.o").read_bytes()) or frozenset()) <= {"memcpy", "memset"}
         if cxx and lanes == isa.lanes:
             assert (
-                run_compiler(
-                    toolchain, (*flags, debug, "-x", "c++", "-std=c++17", "-o", "y.o", "x.c"), tmp_path
-                )
-                == ""
+                run_compiler(toolchain, (*flags, debug, "-x", "c++", "-std=c++17", "-o", "y.o", "x.c"), tmp_path) == ""
             )
 
 
@@ -373,9 +343,7 @@ def test_definitions_come_before_their_use() -> None:
         assert {n.removesuffix("_") for n in simd.used(body)} <= set(defined[: i + 1]), name
 
 
-@pytest.mark.parametrize(
-    "name", ["hr_exp_f32", "hr_fma_i32x4", "hr_lo_f32", "hr_cvt_f32x4", "hr_fma_f32x3", "fma_f32"]
-)
+@pytest.mark.parametrize("name", ["hr_exp_f32", "hr_fma_i32x4", "hr_lo_f32", "hr_cvt_f32x4", "hr_fma_f32x3", "fma_f32"])
 def test_an_unknown_primitive_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=name if name != "hr_fma_f32x3" else "power of two"):
         simd.prelude(simd.ISAS["generic"], {name})

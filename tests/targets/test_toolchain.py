@@ -44,9 +44,7 @@ def test_compilers_here_are_identified() -> None:
     assert found, "the tests need a C compiler"
     assert len({t.kind for t in found}) == len(found)
     for toolchain in found:
-        text = subprocess.run(
-            [*toolchain.command, "--version"], capture_output=True, text=True, check=True
-        ).stdout
+        text = subprocess.run([*toolchain.command, "--version"], capture_output=True, text=True, check=True).stdout
         assert toolchain.kind == "zig" or toolchain.version in text
         assert find_toolchain(toolchain.kind, toolchain.machine) == toolchain
 

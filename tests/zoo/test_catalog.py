@@ -26,8 +26,7 @@ def test_file_is_the_one_named(name: str) -> None:
 def test_every_output_depends_on_the_input(name: str, label: str) -> None:
     fixed = catalog.constants(catalog.model(name).variant(label))
     first, second = (
-        onnxruntime_outputs(catalog.path(name), {**catalog.feeds(name, seed, label), **fixed})
-        for seed in (0, 1)
+        onnxruntime_outputs(catalog.path(name), {**catalog.feeds(name, seed, label), **fixed}) for seed in (0, 1)
     )
     for output, value in first.items():
         assert np.isfinite(value).all()
@@ -39,9 +38,7 @@ def test_every_output_depends_on_the_input(name: str, label: str) -> None:
 def test_real_inputs_have_the_shapes_of_the_variant(name: str, label: str) -> None:
     options = catalog.model(name).variant(label)
     real, random = catalog.real_feeds(name, label), catalog.feeds(name, 0, label)
-    assert {k: (v.shape, v.dtype) for k, v in real.items()} == {
-        k: (v.shape, v.dtype) for k, v in random.items()
-    }
+    assert {k: (v.shape, v.dtype) for k, v in real.items()} == {k: (v.shape, v.dtype) for k, v in random.items()}
     assert {k: v.shape for k, v in random.items()} == dict(options.shapes)
     assert all(np.isfinite(v).all() for v in real.values())
 

@@ -61,9 +61,7 @@ def test_work_is_the_published_one(name: str, million: float) -> None:
 
 @pytest.mark.parametrize("name", ["ds-cnn", "causal-c16-l4-k3", "light-shufflenet"])
 def test_the_seed_decides_the_weights(name: str) -> None:
-    same, again, other = (
-        SOURCES[name].build(name, seed).SerializeToString(deterministic=True) for seed in (3, 3, 4)
-    )
+    same, again, other = (SOURCES[name].build(name, seed).SerializeToString(deterministic=True) for seed in (3, 3, 4))
     assert same == again
     assert same != other
 
@@ -87,9 +85,7 @@ def test_causal_network_and_its_step_form_agree(size: str) -> None:
     for t in range(x.shape[2]):
         output, *following = run.run(None, {"x": x[:, :, t : t + 1], **state})
         state = dict(zip(state, following, strict=True))
-        np.testing.assert_allclose(
-            output[:, :, 0], expected[:, :, t], rtol=0, atol=1e-5 * np.abs(expected).max()
-        )
+        np.testing.assert_allclose(output[:, :, 0], expected[:, :, t], rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_pads_are_those_of_tensorflow() -> None:

@@ -64,9 +64,7 @@ class Code:
     def failure(self, code: int) -> Exception:
         """The exception for a non-zero code."""
         if code == BUSY:
-            return RuntimeError(
-                "this instance is running in another thread; give every thread an instance of its own"
-            )
+            return RuntimeError("this instance is running in another thread; give every thread an instance of its own")
         meaning = self._errors.get(str(code)) if isinstance(self._errors, dict) else None
         return Error(f"{self.name} returned error {code}: {meaning or f'see {self.name}.h'}")
 

@@ -141,10 +141,7 @@ class Instance:
             return {name: stage.copy() for name, stage in self._staged_outputs}
         for name, stage in self._staged_outputs:
             taken.setdefault(name, stage)[...] = stage
-        return {
-            name: stage.copy() if taken[name] is stage else taken[name]
-            for name, stage in self._staged_outputs
-        }
+        return {name: stage.copy() if taken[name] is stage else taken[name] for name, stage in self._staged_outputs}
 
     def _run_in_place(
         self, function: Function, inputs: Mapping[str, object], out: Mapping[str, Array]

@@ -112,14 +112,11 @@ def check_shape(shape: Shape, port: Port, role: str) -> None:
     for axis, (got, wanted) in enumerate(zip(shape, port.shape, strict=True)):
         if isinstance(wanted, int) and got != wanted:
             raise ValueError(
-                f"{role} {port.name!r} has {got} at axis {axis} (shape {shape}), "
-                f"expected {wanted}: {spec_of(port)}"
+                f"{role} {port.name!r} has {got} at axis {axis} (shape {shape}), expected {wanted}: {spec_of(port)}"
             )
 
 
-def read_symbols(
-    arrays: Mapping[str, Array], ports: Sequence[Port], symbols: Sequence[Symbol]
-) -> dict[str, int]:
+def read_symbols(arrays: Mapping[str, Array], ports: Sequence[Port], symbols: Sequence[Symbol]) -> dict[str, int]:
     """The value of every symbol, from the shapes of the inputs.
 
     Raises ValueError when two inputs disagree, or a value is outside 1 … bound or no multiple of the divisor.
@@ -160,9 +157,7 @@ def check_ports(inputs: Sequence[Port], outputs: Sequence[Port], symbols: Sequen
                 raise InvalidModel(f"{port.name!r} has extent {derived[0]!r}, which no symbol declares")
             size = nbytes(bound_shape(port, known), numpy_dtype(port.dtype))
             if port.nbytes < size or (port.nbytes > size and not derived):
-                raise InvalidModel(
-                    f"{port.name!r} should take {size} bytes ({spec_of(port)}), not {port.nbytes}"
-                )
+                raise InvalidModel(f"{port.name!r} should take {size} bytes ({spec_of(port)}), not {port.nbytes}")
 
 
 def address(array: Array) -> int:

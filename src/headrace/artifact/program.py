@@ -56,9 +56,7 @@ class Program:
     compiled from when that happened in this process.
     """
 
-    def __init__(
-        self, folder: Path, manifest: Manifest, model: Model | None = None, temporary: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, model: Model | None = None, temporary: bool = False) -> None:
         self._manifest = manifest
         self._local = threading.local()
         self._loading = threading.Lock()

@@ -309,9 +309,7 @@ class Stream:
         for name in sides:
             if name not in given:
                 raise ValueError(f"missing side input {name!r}: stream({{{name!r}: array}})")
-        arrays = {
-            n: np.array(conform(v, wanted[n], self._dtypes[n], "input"), order="C") for n, v in given.items()
-        }
+        arrays = {n: np.array(conform(v, wanted[n], self._dtypes[n], "input"), order="C") for n, v in given.items()}
         self._invoke(self._code.init)
         self._position, self._queued, self._ended = 0, [0] * len(self._ins), False
         self._pending = {}
@@ -400,9 +398,7 @@ class Stream:
         self._write({key: v for key, v in values.items() if fits or key[0] != "queue"})
         self._settle()
 
-    def _bound(
-        self, given: dict[str, Array], taken: dict[str, Array], steps: int
-    ) -> Callable[[], tuple[int, ...]]:
+    def _bound(self, given: dict[str, Array], taken: dict[str, Array], steps: int) -> Callable[[], tuple[int, ...]]:
         inputs, outputs = self._input_struct(), self._output_struct()
         for port in self._side_ports:
             setattr(inputs, port.c_field, address(self._given[port.name]))

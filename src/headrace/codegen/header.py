@@ -13,9 +13,7 @@ _C = {
 }  # fmt: skip
 
 
-def header(
-    layout: Layout, state_bytes: int, scratch_bytes: int, align: int, stream: StreamLayout | None = None
-) -> str:
+def header(layout: Layout, state_bytes: int, scratch_bytes: int, align: int, stream: StreamLayout | None = None) -> str:
     """Text of NAME.h; sizes with what a stream needs beside the program."""
     name, upper = layout.name, layout.name.upper()
     lines = [

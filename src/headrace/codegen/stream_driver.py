@@ -74,9 +74,7 @@ def lay_out(
     return StreamLayout(name, facts, inputs, outputs, pieces, places, stages, state_bytes, scratch_bytes)
 
 
-def _check(
-    facts: StreamFacts, inputs: tuple[Port, ...], outputs: tuple[Port, ...], states: tuple[Port, ...]
-) -> None:
+def _check(facts: StreamFacts, inputs: tuple[Port, ...], outputs: tuple[Port, ...], states: tuple[Port, ...]) -> None:
     listed = {*facts.side, *(lane.name for lane in facts.inputs), facts.position, facts.valid} - {""}
     for port in inputs:
         if port.name not in listed:
@@ -298,9 +296,7 @@ def _take(name: str, way: Way, i: int) -> list[str]:
     ]
     if way.room:
         queue = f"s + {way.queue}"
-        lines.append(
-            f"            if (old) {copy} 0, {queue}, {way.room}, first, old, {way.rows}, {way.size});"
-        )
+        lines.append(f"            if (old) {copy} 0, {queue}, {way.room}, first, old, {way.rows}, {way.size});")
     return [
         *lines,
         f"            if (fresh) {copy} old, {piece}, n[{i}], at, fresh, {way.rows}, {way.size});",

@@ -72,9 +72,7 @@ class Model:
     def proto(self) -> onnx.ModelProto:
         """The model as a protobuf with all weights inside. InvalidModel beyond 2 GB; use save() there."""
         if weight_bytes(self.ir) > PROTO_LIMIT:
-            raise InvalidModel(
-                "the model has more than 2 GB of weights, too much for one protobuf; use save()"
-            )
+            raise InvalidModel("the model has more than 2 GB of weights, too much for one protobuf; use save()")
         return ir.to_proto(_embedded(self.ir))
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -106,17 +104,13 @@ def weight_bytes(model: ir.Model) -> int:
 
 def _embedded(model: ir.Model) -> ir.Model:
     """The model with external tensors read into memory."""
-    outside = [
-        t for v in model.graph.initializers.values() if isinstance(t := v.const_value, ir.ExternalTensor)
-    ]
+    outside = [t for v in model.graph.initializers.values() if isinstance(t := v.const_value, ir.ExternalTensor)]
     if not outside:
         return model
     copy = model.clone()
     for value in copy.graph.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor):
-            value.const_value = ir.Tensor(
-                value.const_value.numpy(), dtype=value.const_value.dtype, name=value.name
-            )
+            value.const_value = ir.Tensor(value.const_value.numpy(), dtype=value.const_value.dtype, name=value.name)
     return copy
 
 

@@ -164,9 +164,7 @@ def is_used(value: ir.Value) -> bool:
     return bool(value.uses()) or value.is_graph_output()
 
 
-def replace_node(
-    node: ir.Node, new_nodes: Sequence[ir.Node], outputs: Sequence[ir.Value | None]
-) -> list[ir.Node]:
+def replace_node(node: ir.Node, new_nodes: Sequence[ir.Node], outputs: Sequence[ir.Value | None]) -> list[ir.Node]:
     """Put new nodes before `node`, let `outputs` stand for its outputs, remove it; returns the new nodes.
 
     A new value that stands for a named one takes over its name, so that names of the source model
@@ -228,9 +226,7 @@ def _clone_node(
         elif attr.type == ir.AttributeType.GRAPH:
             copied.append(ir.AttrGraph(name, _clone_graph(attr.as_graph(), values, attributes, rename)))
         elif attr.type == ir.AttributeType.GRAPHS:
-            copied.append(
-                ir.AttrGraphs(name, [_clone_graph(g, values, attributes, rename) for g in attr.as_graphs()])
-            )
+            copied.append(ir.AttrGraphs(name, [_clone_graph(g, values, attributes, rename) for g in attr.as_graphs()]))
         else:
             copied.append(attr)
     copy = ir.Node(

@@ -175,9 +175,7 @@ def external_fields(tensor: TensorProto, name: str) -> tuple[str, int, int | Non
         offset = int(fields.get("offset", "0"))
         length = int(fields["length"]) if "length" in fields else None
     except ValueError:
-        raise InvalidModel(
-            f"tensor {name!r}: offset and length of its external data must be integers"
-        ) from None
+        raise InvalidModel(f"tensor {name!r}: offset and length of its external data must be integers") from None
     return fields.get("location", ""), offset, length
 
 
@@ -202,9 +200,7 @@ def _check_external(tensor: TensorProto, name: str, need: int, folder: Path | No
     if length is not None and length != need:
         raise InvalidModel(f"tensor {name!r}: external data has length {length}, needs {need}")
     if offset < 0 or offset + need > size:
-        raise InvalidModel(
-            f"tensor {name!r}: external data {location!r} ends at byte {size}, needs {offset + need}"
-        )
+        raise InvalidModel(f"tensor {name!r}: external data {location!r} ends at byte {size}, needs {offset + need}")
 
 
 def _check_declared(info: onnx.ValueInfoProto) -> None:
@@ -356,16 +352,12 @@ def _skeleton(model: ModelProto) -> ModelProto:
     producers = {name: i for i, node in enumerate(listed) for name in node.output if name}
     graph.node.extend(listed[i] for i in sorted_nodes(listed, producers))
     for node in graph.node:
-        if (
-            node.op_type == "GroupNormalization"
-        ):  # the checker refuses opset 18 to 20, which `upgrade` repairs
+        if node.op_type == "GroupNormalization":  # the checker refuses opset 18 to 20, which `upgrade` repairs
             node.domain = "headrace.unchecked"
     names = {info.name for info in model.graph.input}
     for tensor in model.graph.initializer:
         if tensor.name not in names:
-            graph.input.append(
-                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-            )
+            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
     result = ModelProto(ir_version=max(model.ir_version, 4), graph=graph)
     result.opset_import.extend(model.opset_import)
     result.opset_import.add(domain="headrace.unchecked", version=1)

@@ -86,9 +86,7 @@ def _race(
     )
 
 
-def _entry(
-    c: Contestant, plain: Mapping[str, Timing], bound: Mapping[str, Timing], difference: float
-) -> Entry:
+def _entry(c: Contestant, plain: Mapping[str, Timing], bound: Mapping[str, Timing], difference: float) -> Entry:
     return Entry(c.name, c.version, plain[c.name], bound.get(c.name), difference, difference <= AGREES)
 
 
@@ -97,10 +95,7 @@ def _own(program: Program, inputs: Mapping[str, Array], extents: Mapping[str, in
     instance, fresh, bound = program.instance(), program.instance(), program.instance()
     given = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
     expected = fresh.run(given)
-    taken = {
-        name: np.zeros(expected[name].shape, numpy_dtype(spec.dtype))
-        for name, spec in program.outputs.items()
-    }
+    taken = {name: np.zeros(expected[name].shape, numpy_dtype(spec.dtype)) for name, spec in program.outputs.items()}
 
     def outputs() -> dict[str, Array]:
         fresh.reset()

@@ -119,9 +119,7 @@ class BenchReport:
             bound = self.bound_ratio(name)
             text = f"{name} takes {self.ratio(name)} times as long"
             text += f", bound {bound}" if bound else ""
-            lines.append(
-                text if entry.agrees else f"{text}, BUT ITS OUTPUTS DIFFER by {entry.difference:.1e}"
-            )
+            lines.append(text if entry.agrees else f"{text}, BUT ITS OUTPUTS DIFFER by {entry.difference:.1e}")
         lines += [f"{name} did not take part: {why}" for name, why in self.refused.items()]
         return "\n".join(lines)
 

@@ -69,9 +69,7 @@ def _lengths(subject: Subject) -> list[int]:
     return sorted(n for n in found if n >= least and (limit is None or n <= limit))
 
 
-def _clause(
-    subject: Subject, name: str, check: Callable[..., str], lengths: tuple[int, ...], cuttings: int
-) -> Clause:
+def _clause(subject: Subject, name: str, check: Callable[..., str], lengths: tuple[int, ...], cuttings: int) -> Clause:
     subject.worst = Worst()
     try:
         return Clause(name, HOLDS, check(subject, lengths, cuttings))

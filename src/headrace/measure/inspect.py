@@ -115,9 +115,7 @@ def _prepared(
     constants: Mapping[str, Any],
 ) -> Prepared:
     """Constants folded and extents inferred; every operator stays what it is."""
-    return prepare(
-        model, shapes=shapes, bounds=bounds, constants=constants, native=lambda domain, op, version: True
-    )
+    return prepare(model, shapes=shapes, bounds=bounds, constants=constants, native=lambda domain, op, version: True)
 
 
 def _open_dims(

@@ -32,9 +32,7 @@ class Layers:
     notes: tuple[str, ...] = ()
 
 
-def compare_layers(
-    subject: Subject, trial: Trial, reference: str, compile: Compile, is_wrong: bool
-) -> Layers:
+def compare_layers(subject: Subject, trial: Trial, reference: str, compile: Compile, is_wrong: bool) -> Layers:
     """Compare every value inside the prepared model, in the runs of the trial.
 
     First the prepared graph with the source, both in the reference runtime: a difference there is a

@@ -54,9 +54,7 @@ def _onnxruntime(model: onnx.ModelProto, outputs: Sequence[str] | None) -> Run:
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ReferenceFailed(
             f"onnxruntime {onnxruntime.__version__} refuses the model ({_line(error)}); try reference='onnx'"

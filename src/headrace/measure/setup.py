@@ -53,8 +53,7 @@ class Setup:
         """Every input that another runtime wants for the model: those given, and the fixed ones."""
         known = {**model.inputs, **model.defaults}
         fixed = {
-            name: _constant(value, known[name].dtype, len(known[name].shape))
-            for name, value in self.constants.items()
+            name: _constant(value, known[name].dtype, len(known[name].shape)) for name, value in self.constants.items()
         }
         return {**inputs, **fixed}
 
@@ -114,9 +113,7 @@ def random_array(dtype_name: str, shape: tuple[int, ...], rng: np.random.Generat
     if dtype.kind == "O":
         raise Error("there is no random content for strings; give inputs=")
     if dtype.kind == "c":
-        return np.asarray(scale * (rng.standard_normal(shape) + 1j * rng.standard_normal(shape))).astype(
-            dtype
-        )
+        return np.asarray(scale * (rng.standard_normal(shape) + 1j * rng.standard_normal(shape))).astype(dtype)
     if dtype_name in ("int4", "uint4", "int2", "uint2"):
         return np.asarray(rng.integers(0, 2, shape)).astype(dtype)
     return np.asarray(scale * rng.standard_normal(shape)).astype(dtype)

@@ -175,9 +175,7 @@ def _layers(layers: tuple[Layer, ...], first: Layer | None) -> list[str]:
     for layer in shown:
         d = layer.difference
         mark = " " if layer.ok else "x"
-        lines.append(
-            f" {mark} {layer.node[-width:]:{width}}  {layer.op:20} {d.relative:9.1e}  {layer.output}"
-        )
+        lines.append(f" {mark} {layer.node[-width:]:{width}}  {layer.op:20} {d.relative:9.1e}  {layer.output}")
     return lines
 
 

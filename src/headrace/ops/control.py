@@ -145,8 +145,7 @@ def scan(b: Builder, node: Node) -> list[Tensor | None]:
     def step(t: Expr, carried: tuple[Tensor, ...]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         last = index(steps) - 1
         slices = [
-            _slice(b, x, axis, last - t if back else t)
-            for x, axis, back in zip(sources, in_axes, in_back, strict=True)
+            _slice(b, x, axis, last - t if back else t) for x, axis, back in zip(sources, in_axes, in_back, strict=True)
         ]
         results = graph("body", (*carried, *slices))
         for n, out in outs.items():
@@ -156,9 +155,7 @@ def scan(b: Builder, node: Node) -> list[Tensor | None]:
 
     finals, _ = b.scan(steps, states, step)
     used = [n for n in range(len(states)) if node.wants(n)]
-    return _spread(
-        node, [*used, *(len(states) + n for n in outs)], [*(finals[n] for n in used), *outs.values()]
-    )
+    return _spread(node, [*used, *(len(states) + n for n in outs)], [*(finals[n] for n in used), *outs.values()])
 
 
 def _per_item(node: Node, name: str, count: int) -> list[int]:

@@ -40,9 +40,7 @@ def deform_conv(b: Builder, node: Node) -> Tensor:
     rank, taps, sets = x.rank - 2, math.prod(kernel), int(node.attr("offset_group", 1))
     given = node.attr("kernel_shape")
     if rank < 1 or (given and list(given) != kernel):
-        raise node.refuse(
-            f"kernel_shape {given} and weights {w.shape} do not fit input {x.shape}", "correct them"
-        )
+        raise node.refuse(f"kernel_shape {given} and weights {w.shape} do not fit input {x.shape}", "correct them")
     if sets < 1 or channels % sets or node.static(offset)[1] != sets * taps * rank:
         raise node.refuse(
             f"offset_group {sets} does not fit {channels} channels and offsets {offset.shape}",

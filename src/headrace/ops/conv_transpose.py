@@ -25,9 +25,7 @@ def _window(node: Node, x: Tensor, kernel: tuple[int, ...]) -> Window:
         begin, end = explicit_pads(node, rank) if mode == "NOTSET" else ((0,) * rank, (0,) * rank)
         return Window(kernel, strides, dilations, begin, end)
     if not wanted and any(extra):
-        raise node.refuse(
-            f"output_padding {extra} with auto_pad {mode} has no agreed meaning", "give output_shape"
-        )
+        raise node.refuse(f"output_padding {extra} with auto_pad {mode} has no agreed meaning", "give output_shape")
     static = node.static(x)[2:]
     targets = [int(v) for v in wanted] if wanted else [e * s for e, s in zip(static, strides, strict=True)]
     totals = [
@@ -41,9 +39,7 @@ def _window(node: Node, x: Tensor, kernel: tuple[int, ...]) -> Window:
 
 def _taps(win: Window) -> tuple[int, ...]:
     """How many taps of each axis can meet one output."""
-    return tuple(
-        -(-k // s) if d == 1 else k for k, s, d in zip(win.kernel, win.strides, win.dilations, strict=True)
-    )
+    return tuple(-(-k // s) if d == 1 else k for k, s, d in zip(win.kernel, win.strides, win.dilations, strict=True))
 
 
 def _meeting(win: Window, o: tuple[Expr, ...], j: tuple[Expr, ...]) -> tuple[list[Expr], list[Expr], Expr]:

@@ -127,9 +127,7 @@ def _scalar(node: Node, t: Tensor) -> Expr:
 @lower("Where")
 def where(b: Builder, node: Node) -> Tensor:
     cond, x, y = node.input(0), node.input(1), node.input(2)
-    return b.compute(
-        node.out_shapes[0] or (), lambda *i: select(broadcast(cond, i), broadcast(x, i), broadcast(y, i))
-    )
+    return b.compute(node.out_shapes[0] or (), lambda *i: select(broadcast(cond, i), broadcast(x, i), broadcast(y, i)))
 
 
 _VARIADIC: dict[str, Callable[[Expr, Expr], Expr]] = {

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from headrace.errors import UnsupportedOperator
 from headrace.graph.facts import label
 from headrace.graph.prepare import Prepared
-from headrace.graph.symbolic import Dim, FloorDiv, SymDim
+from headrace.graph.symbolic import Dim, FloorDiv
 from headrace.ops.registry import Node, lower_facet
 from headrace.program import dtypes
 from headrace.program.build import Builder, Tensor

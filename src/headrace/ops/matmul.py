@@ -13,9 +13,7 @@ from headrace.program.expr import Expr, Extent, cast, const
 Element = Callable[[tuple[Expr, ...]], Expr]
 
 
-def _contraction(
-    b: Builder, x: Tensor, y: Tensor, left: Element, right: Element, i: tuple[Expr, ...]
-) -> Expr:
+def _contraction(b: Builder, x: Tensor, y: Tensor, left: Element, right: Element, i: tuple[Expr, ...]) -> Expr:
     """Σ over k of left·right for element `i` of numpy.matmul(x, y)."""
     batch = i[: len(i) - (x.rank > 1) - (y.rank > 1)]
     row = (i[len(batch)],) if x.rank > 1 else ()
@@ -57,9 +55,7 @@ def gemm(b: Builder, node: Node) -> Tensor:
     flip_x, flip_y = bool(node.attr("transA", 0)), bool(node.attr("transB", 0))
     alpha, beta = float(node.attr("alpha", 1.0)), float(node.attr("beta", 1.0))
     if not is_float(x.dtype) and not (alpha.is_integer() and beta.is_integer()):
-        raise node.refuse(
-            f"alpha {alpha} or beta {beta} is a fraction and the tensors are integers", "use floats"
-        )
+        raise node.refuse(f"alpha {alpha} or beta {beta} is a fraction and the tensors are integers", "use floats")
     inner = x.shape[0] if flip_x else x.shape[1]
 
     def element(i: Expr, j: Expr) -> Expr:

@@ -71,9 +71,7 @@ def _moments(
 
 def _inverse(b: Builder, spread: Tensor, epsilon: float) -> Tensor:
     """1/√(spread + epsilon)"""
-    return b.compute(
-        spread.shape, lambda *r: const(1, spread.dtype) / call("sqrt", spread[r] + epsilon), "inverse"
-    )
+    return b.compute(spread.shape, lambda *r: const(1, spread.dtype) / call("sqrt", spread[r] + epsilon), "inverse")
 
 
 @lower("InstanceNormalization")
@@ -96,9 +94,7 @@ def group_normalization(b: Builder, node: Node) -> Tensor:
     need_float(node, x)
     groups, channels = int(node.attr("num_groups", 1)), x.shape[1]
     if not isinstance(channels, int) or groups < 1 or channels % groups:
-        raise node.refuse(
-            f"num_groups {groups} does not divide the {channels} channels", "correct num_groups"
-        )
+        raise node.refuse(f"num_groups {groups} does not divide the {channels} channels", "correct num_groups")
     each = channels // groups
 
     def at(r: Row, k: Row) -> Expr:

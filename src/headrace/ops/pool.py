@@ -124,11 +124,7 @@ def _taps(
             symbolic.append(d)
             continue
         low, high = (-win.begin[d], e + win.end[d]) if padded else (0, e)
-        at = (
-            np.arange(o)[:, None] * win.strides[d]
-            + np.arange(win.kernel[d]) * win.dilations[d]
-            - win.begin[d]
-        )
+        at = np.arange(o)[:, None] * win.strides[d] + np.arange(win.kernel[d]) * win.dilations[d] - win.begin[d]
         valid = ((at >= low) & (at < high)).sum(1)
         if np.any(valid != win.kernel[d]):
             fixed //= win.kernel[d]
@@ -232,9 +228,7 @@ def max_unpool(b: Builder, node: Node) -> Tensor:
     kernel = spatial_attribute(node, "kernel_shape", len(spatial))
     strides = spatial_attribute(node, "strides", len(spatial))
     begin, end = explicit_pads(node, len(spatial))
-    full = [
-        (e - 1) * s + k - p - q for e, s, k, p, q in zip(spatial, strides, kernel, begin, end, strict=True)
-    ]
+    full = [(e - 1) * s + k - p - q for e, s, k, p, q in zip(spatial, strides, kernel, begin, end, strict=True)]
     out = node.out_shapes[0]
     if out is None or any(isinstance(e, int) and e < f for e, f in zip(out, (n, c, *full), strict=True)):
         raise node.refuse(f"its output_shape {out} is smaller than the {full} that it unpools", "enlarge it")

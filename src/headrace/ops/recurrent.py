@@ -110,20 +110,10 @@ def recurrence(b: Builder, node: Node, gates: int) -> Recurrence:
     if kind not in directions:
         raise node.refuse(f"its direction is {kind!r}", "use forward, reverse or bidirectional")
     hidden = r.shape[2]
-    if (
-        not isinstance(hidden, int)
-        or w.shape[1] != gates * hidden
-        or node.attr("hidden_size", hidden) != hidden
-    ):
-        raise node.refuse(
-            f"W {w.shape} and R {r.shape} do not fit {gates} gates of hidden_size", "correct the model"
-        )
+    if not isinstance(hidden, int) or w.shape[1] != gates * hidden or node.attr("hidden_size", hidden) != hidden:
+        raise node.refuse(f"W {w.shape} and R {r.shape} do not fit {gates} gates of hidden_size", "correct the model")
     lens = node.optional(4)
-    if (
-        lens is not None
-        and lens.data is not None
-        and (lens.data == x.shape[1 if node.attr("layout", 0) else 0]).all()
-    ):
+    if lens is not None and lens.data is not None and (lens.data == x.shape[1 if node.attr("layout", 0) else 0]).all():
         lens = None
     return Recurrence(
         b, node, gates, x, w, r, node.optional(3), lens, directions[kind], hidden,
@@ -148,8 +138,7 @@ def run(rec: Recurrence, states: Sequence[int], step: Callable[[int], Step]) -> 
     b, node = rec.b, rec.node
     y = b.empty(rec.x.dtype, out_shape(node, 0), "y") if node.wants(0) else None
     finals = [
-        b.empty(rec.x.dtype, out_shape(node, 1 + n), "last") if node.wants(1 + n) else None
-        for n in range(len(states))
+        b.empty(rec.x.dtype, out_shape(node, 1 + n), "last") if node.wants(1 + n) else None for n in range(len(states))
     ]
     for d, direction in enumerate(rec.directions):
         advance = step(d)

@@ -28,9 +28,7 @@ _KINDS: dict[str, tuple[float | None, float | None, _Make]] = {
 }
 
 
-def activations(
-    node: Node, directions: Sequence[str], default: Sequence[str]
-) -> list[tuple[Activation, ...]]:
+def activations(node: Node, directions: Sequence[str], default: Sequence[str]) -> list[tuple[Activation, ...]]:
     """The functions of each direction.
 
     activation_alpha and activation_beta are handed out in order to those that take one; where a list

@@ -11,9 +11,7 @@ from headrace.program.expr import Expr, call, cast, const, index, select
 def _rows(b: Builder, x: Tensor, axis: int, fn: str) -> Tensor:
     """max or argmax over the axis."""
     rest = x.shape[:axis] + x.shape[axis + 1 :]
-    return b.compute(
-        rest, lambda *i: b.reduce(fn, (x.shape[axis],), lambda k: wide(x[(*i[:axis], k, *i[axis:])])), fn
-    )
+    return b.compute(rest, lambda *i: b.reduce(fn, (x.shape[axis],), lambda k: wide(x[(*i[:axis], k, *i[axis:])])), fn)
 
 
 @lower("Softmax")
@@ -30,9 +28,7 @@ def softmax(b: Builder, node: Node) -> Tensor:
         return call("exp", wide(x[i]) - top[(*i[:axis], *i[axis + 1 :])])
 
     e = b.compute(x.shape, power, "exp")
-    total = b.compute(
-        rest, lambda *i: b.sum((x.shape[axis],), lambda k: e[(*i[:axis], k, *i[axis:])]), "total"
-    )
+    total = b.compute(rest, lambda *i: b.sum((x.shape[axis],), lambda k: e[(*i[:axis], k, *i[axis:])]), "total")
     return b.compute(x.shape, lambda *i: cast(e[i] / total[(*i[:axis], *i[axis + 1 :])], x.dtype))
 
 

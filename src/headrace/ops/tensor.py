@@ -80,9 +80,7 @@ def arange(b: Builder, node: Node) -> Tensor:
     start, delta = node.input(0), node.input(2)
 
     def element(i: Expr) -> Expr:
-        first, step = (
-            wide(t[(0,) * t.rank]) if not is_int(t.dtype) else t[(0,) * t.rank] for t in (start, delta)
-        )
+        first, step = (wide(t[(0,) * t.rank]) if not is_int(t.dtype) else t[(0,) * t.rank] for t in (start, delta))
         return cast(cast(i, first.dtype) * step + first, start.dtype)
 
     return b.compute(node.out_shapes[0] or (), element)

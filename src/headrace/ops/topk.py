@@ -46,9 +46,7 @@ def top_k(b: Builder, node: Node) -> list[Tensor | None]:
         def hit(i: Sequence[Expr], j: Expr) -> Expr:
             return cast(left(i, j) & _same(x[at(i, j)], best[tuple(i)]), "i32")
 
-        place = b.compute(
-            rest, lambda *i: cast(b.reduce("argmax", (n,), lambda j: hit(i, j)), "i64"), "place"
-        )
+        place = b.compute(rest, lambda *i: cast(b.reduce("argmax", (n,), lambda j: hit(i, j)), "i64"), "place")
         if values is not None:
             b.assign(values, lambda *i: at(i, t), best)
         if places is not None:

@@ -22,10 +22,7 @@ class Window:
 
     def positions(self, o: Sequence[Expr], k: Sequence[Expr]) -> list[Expr]:
         """Input positions that tap k of output o reads; they may lie in the padding."""
-        return [
-            a * s + v * d - p
-            for a, v, s, d, p in zip(o, k, self.strides, self.dilations, self.begin, strict=True)
-        ]
+        return [a * s + v * d - p for a, v, s, d, p in zip(o, k, self.strides, self.dilations, self.begin, strict=True)]
 
 
 def inside(positions: Sequence[Expr], extents: Sequence[Extent]) -> Expr:

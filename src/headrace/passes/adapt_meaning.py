@@ -64,9 +64,7 @@ def _batch_norm_9(node: ir.Node, walk: Walk) -> list[ir.Node] | None:
         raise refuse(node, "it is in training form; export the model for inference")
     x, scale, bias, mean, variance = node.inputs[:5]
     make = Builder(walk, node)
-    spread = make.op(
-        "Sqrt", [make.op("Add", [variance, make.const(attribute(node, "epsilon", 1e-5), np.float32)])]
-    )
+    spread = make.op("Sqrt", [make.op("Add", [variance, make.const(attribute(node, "epsilon", 1e-5), np.float32)])])
     centred = make.op("Div", [make.op("Sub", [x, mean]), spread])
     return make.done(make.op("Add", [make.op("Mul", [centred, scale]), bias]))
 
@@ -150,9 +148,7 @@ def _resize_11(node: ir.Node, walk: Walk) -> list[ir.Node]:
         if np.all(scales <= 1) and np.any(scales < 1):
             rounding = "ceil"
         elif np.any(scales < 1):
-            raise refuse(
-                node, "opset 10 enlarges one axis and shrinks another; export with opset 11 or later"
-            )
+            raise refuse(node, "opset 10 enlarges one axis and shrinks another; export with opset 11 or later")
     make = Builder(walk, node)
     return make.done(
         make.op(

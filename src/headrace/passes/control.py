@@ -116,9 +116,7 @@ def _settle_carried(
                 if before is None or after is None or before == after:
                     continue
                 if len(before) != len(after):
-                    raise InvalidModel(
-                        f"the rank of the carried value {formal.name!r} changes from turn to turn"
-                    )
+                    raise InvalidModel(f"the rank of the carried value {formal.name!r} changes from turn to turn")
                 extents[i] = tuple(
                     a if a == b or _is_fresh(a, walk) else walk.facts.fresh(formal, axis)
                     for axis, (a, b) in enumerate(zip(before, after, strict=True))
@@ -172,9 +170,7 @@ def _loop(node: ir.Node, walk: Walk, walk_graph: WalkGraph) -> None:
         if index < carried:
             initial = walk.facts.dims.get(actuals[index])
             same = initial == dims
-            walk.facts.set_dims(
-                value, dims if same or initial is None else walk.facts.dims[body.inputs[2 + index]]
-            )
+            walk.facts.set_dims(value, dims if same or initial is None else walk.facts.dims[body.inputs[2 + index]])
         else:
             walk.facts.set_dims(value, (walk.facts.fresh(value, 0) if trips is None else trips, *dims))
 

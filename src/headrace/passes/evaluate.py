@@ -110,12 +110,7 @@ def _slice(node: ir.Node, facts: Facts) -> list[Content | None] | None:
     index = [slice(None)] * data.ndim
     for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
         axis, step = (axes[i] if axes else i), (steps[i] if steps else 1)
-        if not (
-            isinstance(start, int)
-            and isinstance(end, int)
-            and isinstance(axis, int)
-            and isinstance(step, int)
-        ):
+        if not (isinstance(start, int) and isinstance(end, int) and isinstance(axis, int) and isinstance(step, int)):
             raise Undecided
         stop = None if step < 0 and end < -data.shape[axis] else end
         index[axis] = slice(start, stop, step)

@@ -43,9 +43,7 @@ def _needed(node: ir.Node) -> int:
         return since
     name, default = _ADDED_ATTRIBUTES.get(node.op_type, ("", None))
     allowed = {c.type_param_str: set(c.allowed_type_strs) for c in older.type_constraints}
-    formals = list(zip(older.inputs, node.inputs, strict=False)) + list(
-        zip(older.outputs, node.outputs, strict=False)
-    )
+    formals = list(zip(older.inputs, node.inputs, strict=False)) + list(zip(older.outputs, node.outputs, strict=False))
     for formal, value in formals:
         kinds = allowed.get(formal.type_str, {formal.type_str})
         if value is not None and _type_text(value) not in kinds:

@@ -32,9 +32,7 @@ def fix_inputs(
     for given, what in ((shapes, "shapes"), (constants, "constants"), (keep_inputs, "state")):
         for name in given:
             if name not in names:
-                raise ValueError(
-                    f"{what} names {name!r}, which is no input of the model; inputs: {_list(names)}"
-                )
+                raise ValueError(f"{what} names {name!r}, which is no input of the model; inputs: {_list(names)}")
     for name in shapes:
         if name in constants:
             raise ValueError(f"input {name!r} is in shapes and in constants; leave it out of one")
@@ -63,9 +61,7 @@ def _declare(bounds: Mapping[str, Bound], facts: Facts) -> None:
     for name, bound in bounds.items():
         most, divisor, *rest = bound if isinstance(bound, tuple) else (bound, 1)
         if not name.isidentifier() or keyword.iskeyword(name):
-            raise ValueError(
-                f"bounds: {name!r} is not an identifier; give the dim another name through shapes"
-            )
+            raise ValueError(f"bounds: {name!r} is not an identifier; give the dim another name through shapes")
         if isinstance(most, bool) or not isinstance(most, int) or not isinstance(divisor, int) or divisor < 1:
             raise ValueError(f"bounds: {name!r} needs an integer or (bound, divisor), not {bound!r}")
         if most < divisor or most % divisor:
@@ -84,9 +80,7 @@ def _as_dim(item: int | str, where: str, facts: Facts) -> Dim:
     return int(item)
 
 
-def _unify(
-    value: ir.Value, shape: Sequence[int | str], known: dict[str, tuple[Dim, str]], facts: Facts
-) -> None:
+def _unify(value: ir.Value, shape: Sequence[int | str], known: dict[str, tuple[Dim, str]], facts: Facts) -> None:
     declared = spec(value).shape
     where = f"shape of input {value.name!r}"
     if isinstance(shape, int | str):
@@ -114,9 +108,7 @@ def _array(value: ir.Value, given: Any) -> np.ndarray[Any, Any]:
         return array.astype(object)
     try:
         cast = array.astype(value.type.dtype.numpy())
-        exact = cast.dtype == array.dtype or bool(
-            np.all((cast == array) | ((cast != cast) & (array != array)))
-        )
+        exact = cast.dtype == array.dtype or bool(np.all((cast == array) | ((cast != cast) & (array != array))))
         close = array.dtype.kind == "f" and cast.dtype.kind not in "iub"
     except (TypeError, ValueError):
         exact = close = False
@@ -129,9 +121,7 @@ def _array(value: ir.Value, given: Any) -> np.ndarray[Any, Any]:
     return cast
 
 
-def _settle_defaults(
-    graph: ir.Graph, facts: Facts, kept: set[str], fixed: set[str]
-) -> dict[str, np.ndarray[Any, Any]]:
+def _settle_defaults(graph: ir.Graph, facts: Facts, kept: set[str], fixed: set[str]) -> dict[str, np.ndarray[Any, Any]]:
     defaults = {}
     for value in list(graph.inputs):
         name = value.name or ""
@@ -168,9 +158,7 @@ def _resolve(
     declared = spec(value).shape
     if declared == ("...",):
         if given is None:
-            raise ValueError(
-                f"input {value.name!r} has no declared shape: pass shapes={{{value.name!r}: (…)}}"
-            )
+            raise ValueError(f"input {value.name!r} has no declared shape: pass shapes={{{value.name!r}: (…)}}")
         declared = tuple(given)
     dims: list[Dim] = []
     for axis, dim in enumerate(declared):

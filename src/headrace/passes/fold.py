@@ -25,9 +25,7 @@ SMALL_BYTES = 64 * 1024
 MAX_BYTES = 64 * 2**20
 MAX_GROWTH = 16
 
-_SLOW = frozenset(
-    ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "LSTM", "GRU", "RNN", "Resize")
-)
+_SLOW = frozenset(("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "LSTM", "GRU", "RNN", "Resize"))
 
 
 def fold(node: ir.Node, walk: Walk) -> list[ir.Node] | None:

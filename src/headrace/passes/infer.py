@@ -54,9 +54,7 @@ def infer(node: ir.Node, walk: Walk) -> None:
                     "the rank of its output depends on run-time values",
                 )
             continue
-        facts.set_dims(
-            value, tuple(facts.fresh(value, axis) if dim is None else dim for axis, dim in enumerate(dims))
-        )
+        facts.set_dims(value, tuple(facts.fresh(value, axis) if dim is None else dim for axis, dim in enumerate(dims)))
 
 
 def _type_of(value: ir.Value | None) -> onnx.TypeProto | None:
@@ -86,9 +84,7 @@ def _onnx_inference(node: ir.Node, walk: Walk) -> dict[str, onnx.TypeProto]:
             ir.DataType.BOOL,
         ):
             array = tensor.numpy()  # type: ignore[union-attr]
-            data[f"i{index}"] = ir.to_proto(
-                ir.Tensor(array.reshape(()) if scalar else array)
-            ).SerializeToString()
+            data[f"i{index}"] = ir.to_proto(ir.Tensor(array.reshape(()) if scalar else array)).SerializeToString()
     imports = {node.domain: version, "": version if node.domain == "" else BASE_OPSET}
     _check_attributes(node, facts)
     try:
@@ -111,9 +107,7 @@ def _check_attributes(node: ir.Node, facts: Facts) -> None:
             parts = [(d, block) for d in dims[2:]]
         if block < 1 or any(isinstance(d, int) and d % size for d, size in parts):
             shown = dims_text(dims)
-            raise InvalidModel(
-                f"node {label(node)!r} ({node.op_type}): blocksize {block} does not fit {shown}"
-            )
+            raise InvalidModel(f"node {label(node)!r} ({node.op_type}): blocksize {block} does not fit {shown}")
 
 
 def _refusal(error: Exception, node: ir.Node) -> str:
@@ -163,9 +157,7 @@ def _read_dims(proto: onnx.TypeProto, facts: Facts) -> PartialDims | None:
     return tuple(dims)
 
 
-def _merge(
-    node: ir.Node, value: ir.Value, found: PartialDims | None, own: PartialDims | None
-) -> PartialDims | None:
+def _merge(node: ir.Node, value: ir.Value, found: PartialDims | None, own: PartialDims | None) -> PartialDims | None:
     if own is None or found is None:
         return own if found is None else found
     if len(own) != len(found):

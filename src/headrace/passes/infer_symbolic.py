@@ -34,10 +34,7 @@ def symbolic_dims(node: ir.Node, facts: Facts) -> list[Dims | None] | None:
     if rule is None:
         return None
     symbolic = any(
-        isinstance(dim, SymDim)
-        for value in node.inputs
-        if value is not None
-        for dim in facts.dims.get(value, ())
+        isinstance(dim, SymDim) for value in node.inputs if value is not None for dim in facts.dims.get(value, ())
     ) or any(value in facts.contents for value in node.inputs if value is not None)
     return rule(node, facts) if symbolic or node.op_type in ALWAYS else None
 
@@ -68,9 +65,7 @@ def _reshape(node: ir.Node, facts: Facts) -> list[Dims | None] | None:
     for axis, dim in enumerate(target):
         if zero_copies and dim == 0:
             if axis >= len(source):
-                raise InvalidModel(
-                    f"node {label(node)!r}: shape copies dim {axis} of a rank {len(source)} input"
-                )
+                raise InvalidModel(f"node {label(node)!r}: shape copies dim {axis} of a rank {len(source)} input")
             dim = source[axis]
         if dim == -1:
             hole = axis

@@ -42,9 +42,7 @@ def check_functions(model: ir.Model) -> None:
 
     total = size(model.graph, ())
     if total > MAX_NODES:
-        raise InvalidModel(
-            f"the model has {total} nodes when its functions are expanded, more than {MAX_NODES}"
-        )
+        raise InvalidModel(f"the model has {total} nodes when its functions are expanded, more than {MAX_NODES}")
 
 
 def inline_function(node: ir.Node, walk: Walk) -> list[ir.Node] | None:
@@ -146,9 +144,7 @@ def _instantiate(
     for old, formal in zip(node.outputs, function.outputs, strict=False):
         result = values.get(formal, formal)
         if result is None and is_used(old):
-            raise InvalidModel(
-                f"output {old.name!r} of {label(node)!r} is an input of the function that is absent"
-            )
+            raise InvalidModel(f"output {old.name!r} of {label(node)!r} is an input of the function that is absent")
         outputs.append(result)
     return replace_node(node, new, outputs)
 

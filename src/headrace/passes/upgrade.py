@@ -40,9 +40,7 @@ def upgrade(node: ir.Node, walk: Walk) -> list[ir.Node] | None:
         return None
     schema = schemas.find(node.op_type, version)
     if schema is None:
-        raise UnsupportedOperator(
-            node.op_type, label(node), "normalise", f"ONNX opset {version} has no such operator"
-        )
+        raise UnsupportedOperator(node.op_type, label(node), "normalise", f"ONNX opset {version} has no such operator")
     since = schema.since_version
     if since < 6:
         drop_attributes(node, "consumed_inputs")
@@ -55,9 +53,7 @@ def upgrade(node: ir.Node, walk: Walk) -> list[ir.Node] | None:
                 return replacement
     node.version = BASE_OPSET
     if schemas.find(node.op_type, BASE_OPSET) is None:
-        raise UnsupportedOperator(
-            node.op_type, label(node), "normalise", "the operator was removed from ONNX"
-        )
+        raise UnsupportedOperator(node.op_type, label(node), "normalise", "the operator was removed from ONNX")
     return None
 
 

@@ -67,9 +67,7 @@ def function(name: str, returns: str, params: str, body: str, attribute: str, wi
     if returns not in wide and not any(c in wide for c, _ in arguments):
         if len(lines) == 1:
             return f"{attribute} {returns} {name}({params}) {{ {lines[0]} }}"
-        return "\n".join(
-            [f"{attribute} {returns} {name}({params}) {{", *(f"    {line}" for line in lines), "}"]
-        )
+        return "\n".join([f"{attribute} {returns} {name}({params}) {{", *(f"    {line}" for line in lines), "}"])
     formal, passed, copies = [], [], []
     for c, n in arguments:
         formal.append(f"const {c} *{n}_" if c in wide else f"{c}{' ' if c[-1] != '*' else ''}{n}")

@@ -52,9 +52,7 @@ def _features_from_sysctl() -> frozenset[str]:
     words: set[str] = set()
     for name in names:
         try:
-            done = subprocess.run(
-                ["sysctl", "-n", name], capture_output=True, text=True, timeout=10, check=False
-            )
+            done = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, timeout=10, check=False)
         except (OSError, subprocess.SubprocessError):
             continue
         words.update(word.lower() for word in done.stdout.split())

@@ -23,9 +23,7 @@ def library_flags(triple: str) -> tuple[str, ...]:
     return (*CFLAGS, "-fPIC", "-shared") if "windows" not in triple else (*CFLAGS, "-shared")
 
 
-def compile_library(
-    toolchain: Toolchain, triple: str, sources: Sequence[str], library: str, folder: Path
-) -> None:
+def compile_library(toolchain: Toolchain, triple: str, sources: Sequence[str], library: str, folder: Path) -> None:
     """Compile `sources` to the shared library `library`; all are names in `folder`, where the compiler runs.
 
     Relative names keep the folder out of the result, so equal sources give equal bytes anywhere.

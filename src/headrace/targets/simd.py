@@ -159,11 +159,7 @@ def used(code: str) -> set[str]:
 def is_primitive(name: str) -> bool:
     """Whether `name` (hr_<op>_<type>…) is an operation of this module."""
     match = FUNCTION.match(name)
-    return (
-        match is not None
-        and match[1] in SIGNATURES
-        and parse(match[2]).elem.kind in SIGNATURES[match[1]].kinds
-    )
+    return match is not None and match[1] in SIGNATURES and parse(match[2]).elem.kind in SIGNATURES[match[1]].kinds
 
 
 def prelude(isa: Isa, needed: Iterable[str], types: Iterable[str] = ()) -> str:
@@ -175,9 +171,7 @@ def prelude(isa: Isa, needed: Iterable[str], types: Iterable[str] = ()) -> str:
     texts: dict[str, str] = {}
     for name in sorted(needed):
         _collect(isa, name, texts)
-    vectors = {match for text in texts.values() for match in _TYPES.findall(text)} | {
-        t for t in types if "x" in t
-    }
+    vectors = {match for text in texts.values() for match in _TYPES.findall(text)} | {t for t in types if "x" in t}
     typedefs = [parse(name).typedef() for name in sorted(vectors, key=lambda n: (parse(n).lanes, n))]
     return "\n".join([head(isa), *typedefs, "", *texts.values(), ""])
 

@@ -263,8 +263,7 @@ def _halves(op: str, t: VType) -> str:
         return texts[op]
     if op == "cat":
         return (
-            f"$T r;\n__builtin_memcpy(&r, &lo, {half});\n"
-            f"__builtin_memcpy((char *)&r + {half}, &hi, {half});\nreturn r;"
+            f"$T r;\n__builtin_memcpy(&r, &lo, {half});\n__builtin_memcpy((char *)&r + {half}, &hi, {half});\nreturn r;"
         )
     offset = "&a" if op == "lo" else f"(const char *)&a + {half}"
     return f"$H r;\n__builtin_memcpy(&r, {offset}, {half});\nreturn r;"

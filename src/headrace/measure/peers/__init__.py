@@ -45,7 +45,5 @@ def open_peer(name: str, case: Case) -> Contestant:
     except Exception as error:
         reason = str(error).partition("Stack backtrace")[0]
         text = " ".join(reason.split()) or type(error).__name__
-        raise PeerRefused(
-            f"{name} {importlib.metadata.version(name)} refuses the model: {text[:300]}"
-        ) from error
+        raise PeerRefused(f"{name} {importlib.metadata.version(name)} refuses the model: {text[:300]}") from error
     return opened

@@ -18,9 +18,7 @@ def open(case: Case) -> Contestant:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    session = onnxruntime.InferenceSession(
-        case.proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(case.proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     feeds = dict(case.inputs)
     names = [output.name for output in session.get_outputs()]
 
