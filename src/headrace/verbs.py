@@ -263,7 +263,10 @@ def _contract(program: Program | ModelLike, step: Model, offline: Model, options
         axes = {lane.name: lane.axis for lane in facts.inputs}
         return compile(stream(offline, axes, shapes={**known, **shapes}, chunk=chunk, **kept), **rest)
 
-    return contract(compiled, step, offline, again=again, **own)
+    def whole(shapes: Shapes) -> Program:
+        return compile(offline, shapes=shapes, constants=own.get("constants"), **rest)
+
+    return contract(compiled, step, offline, again=again, whole=whole, **own)
 
 
 def bench(

@@ -11,7 +11,7 @@ from headrace.artifact.program import Program
 from headrace.graph.model import Model
 from headrace.measure.clauses import CLAUSES
 from headrace.measure.contract_report import BROKEN, HOLDS, UNTESTED, Clause, ContractReport, OutputTime
-from headrace.measure.contract_subject import Again, Broken, Subject, Untested, Worst
+from headrace.measure.contract_subject import Again, Broken, Subject, Untested, Whole, Worst
 from headrace.measure.reference import version
 from headrace.measure.setup import title
 
@@ -25,6 +25,7 @@ def contract(
     *,
     constants: Mapping[str, Any] | None = None,
     again: Again | None = None,
+    whole: Whole | None = None,
     lengths: Sequence[int] | None = None,
     cuttings: int = 6,
     seed: int = 0,
@@ -32,10 +33,10 @@ def contract(
     """Try every clause of the streaming contract (docs/design/streaming.md).
 
     lengths: of the signals, in input frames; cuttings: random ones per length. Outputs must agree with
-    the offline model in onnxruntime: integers bit for bit, floats with at most twice its own error
-    against float64, plus 1e-6 of scale. Raises ReferenceFailed when onnxruntime cannot run the models.
+    the offline model: integers bit for bit, floats with at most twice its own error against float64, in
+    onnxruntime or (where that is not enough) compiled by `whole`, plus 1e-6 of scale. Raises ReferenceFailed when onnxruntime cannot run the models.
     """
-    subject = Subject(program, step, offline, dict(constants or {}), seed, again)
+    subject = Subject(program, step, offline, dict(constants or {}), seed, again, whole)
     tried = tuple(lengths or _lengths(subject))
     clauses = [_clause(subject, name, check, tried, cuttings) for name, check in CLAUSES]
     about = subject.told["outputs"]
