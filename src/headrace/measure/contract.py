@@ -34,7 +34,8 @@ def contract(
 
     lengths: of the signals, in input frames; cuttings: random ones per length. Outputs must agree with
     the offline model: integers bit for bit, floats with at most twice its own error against float64, in
-    onnxruntime or (where that is not enough) compiled by `whole`, plus 1e-6 of scale. Raises ReferenceFailed when onnxruntime cannot run the models.
+    onnxruntime or (where that is not enough) compiled by `whole`, plus 1e-6 of scale.
+    Raises ReferenceFailed when onnxruntime cannot run the models.
     """
     subject = Subject(program, step, offline, dict(constants or {}), seed, again, whole)
     tried = tuple(lengths or _lengths(subject))
