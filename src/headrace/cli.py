@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.cli_options import (
     add_compile_options,
+    add_stream_options,
     compile_options,
     is_artifact,
     parse_axis,
     parse_constant,
     parse_file,
     parse_shape,
+    stream_options,
 )
 from headrace.errors import Error, TargetError
 
@@ -118,6 +120,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--axis", action="append", type=parse_axis, default=[], metavar="x=1", help="time axis of x")
     sub.add_argument("--const", action="append", type=parse_constant, default=[], metavar="sr=16000")
 
+    sub = command("stream", _stream, "make the step model of a model over time")
+    sub.add_argument("model", metavar="MODEL")
+    sub.add_argument("-o", "--out", required=True, metavar="FILE", help="the step model, .onnx")
+    sub.add_argument("--verify", action="store_true", help="compile it and try the whole streaming contract")
+    add_stream_options(sub)
+
     sub = command("compile", _compile, "compile a model to an artifact")
     sub.add_argument("model", metavar="MODEL")
     sub.add_argument("-o", "--out", required=True, metavar="DIR", help="folder of the artifact")
@@ -158,6 +166,33 @@ def _inspect(arguments: argparse.Namespace) -> int:
         constants=dict(arguments.const),
     )
     return _print_report(report, arguments)
+
+
+def _stream(arguments: argparse.Namespace) -> int:
+    from headrace import verbs
+
+    options = stream_options(arguments)
+    with _progress(f"streaming {Path(arguments.model).name}"):
+        step = verbs.stream(arguments.model, **options)
+    step.save(arguments.out)
+    report = None
+    if arguments.verify:
+        with _progress("trying the contract"):
+            report = verbs.verify(step, model=arguments.model, constants=options.get("constants"))
+    if arguments.json:
+        facts = json.loads(step.metadata["headrace.stream"])
+        _print_json({"path": arguments.out, **facts, **({"verify": report.to_dict()} if report else {})})
+    else:
+        print(f"{arguments.out}: {step.chunk} input frame(s) per step")
+        for name, latency in step.latency.items():
+            field = step.receptive_field[name]
+            print(
+                f"  {name}: {step.ratio[name]:g} frame(s) per input frame, latency {latency}, "
+                f"look-ahead {step.lookahead[name]}, receptive field {'unbounded' if field is None else field}"
+            )
+        if report:
+            print(report.table())
+    return DONE if report is None or report.ok else FAILED
 
 
 def _compile(arguments: argparse.Namespace) -> int:
@@ -269,7 +304,10 @@ def _compiled(arguments: argparse.Namespace, subject: str, out: str | None = Non
             raise ValueError(f"{subject} is compiled already; {', '.join(options)} cannot change it")
         return verbs.open(subject)
     with _progress(f"compiling {Path(subject).name}"):
-        return verbs.compile(subject, out=out, **options)
+        if "axes" not in options or "state" in options:
+            return verbs.compile(subject, out=out, **options)
+        own = {k: options.pop(k) for k in ("axes", "shapes", "constants") if k in options}
+        return verbs.compile(verbs.stream(subject, **own), out=out, **options)
 
 
 def _progress(text: str) -> Any:

@@ -21,6 +21,10 @@ def add_compile_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--bound", action="append", type=parse_bound, default=[], metavar="T=512", help="or T=512/8")
     sub.add_argument("--const", action="append", type=parse_constant, default=[], metavar="sr=16000")
     sub.add_argument("--state", action="append", type=parse_pair, default=[], metavar="h_in=h_out")
+    sub.add_argument(
+        "--axis", action="append", type=parse_axis, default=[], metavar="x=1",
+        help="time axis of x: stream the model first; with --state: of a step model made elsewhere",
+    )  # fmt: skip
     sub.add_argument("--threads", type=int, metavar="N", help="default: 1")
 
 
@@ -33,7 +37,32 @@ def compile_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "bounds": _unique(arguments.bound, "--bound"),
         "constants": _unique(arguments.const, "--const"),
         "state": _unique(arguments.state, "--state"),
+        "axes": _unique(arguments.axis, "--axis"),
         "threads": arguments.threads,
+    }
+    return {name: value for name, value in given.items() if value is not None and value != {}}
+
+
+def add_stream_options(sub: argparse.ArgumentParser) -> None:
+    """What stream() takes beside the model."""
+    sub.add_argument("--axis", action="append", type=parse_axis, default=[], required=True, metavar="x=1")
+    sub.add_argument("--shape", action="append", type=parse_shape, default=[], metavar="x=1x3xT")
+    sub.add_argument("--const", action="append", type=parse_constant, default=[], metavar="sr=16000")
+    sub.add_argument("--multiple", action="append", type=parse_axis, default=[], metavar="x=2",
+                     help="the length of x is always a multiple of this")  # fmt: skip
+    sub.add_argument("--max-past", type=int, metavar="N", help="frames that unlimited attention remembers")
+    sub.add_argument("--chunk", type=int, metavar="N", help="frames per step (default: the fewest)")
+
+
+def stream_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Keyword arguments of stream(): those that were given."""
+    given = {
+        "axes": _unique(arguments.axis, "--axis"),
+        "shapes": _unique(arguments.shape, "--shape"),
+        "constants": _unique(arguments.const, "--const"),
+        "multiple": _unique(arguments.multiple, "--multiple"),
+        "max_past": arguments.max_past,
+        "chunk": arguments.chunk,
     }
     return {name: value for name, value in given.items() if value is not None and value != {}}
 

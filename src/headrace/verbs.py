@@ -107,8 +107,7 @@ def compile(
         state=state or {},
         axes=axes or {},
     )
-    is_read = data is None or loaded.digest is not None  # a step model made here has no file
-    source = Source(name, loaded.sha256, loaded.source if is_read else None)
+    source = Source(name, loaded.sha256, loaded.source)
     path = build(generated, wanted, compiler, folder, source=source, options=options)
     return open_temporary(path, model=loaded) if folder is None else open_program(path, model=loaded, check=False)
 
@@ -149,7 +148,8 @@ def generate(
     live = None if data is None else parse(data)
     generated = generate_c(optimise(module, target.isa.lanes), name, target, stream=live)
     if data is not None:
-        generated = replace(generated, facts={**generated.facts, "stream": data})
+        offline = model.metadata.get("headrace.sha256", "")
+        generated = replace(generated, facts={**generated.facts, "stream": data, "stream_of": offline})
     names = [str(v.name) for v in prepared.model.graph.outputs if v.name not in (state or {}).values()]
     return _with_declared_names(generated, names)
 
@@ -326,13 +326,31 @@ def source_model(program: Program, given: ModelLike | None) -> Model:
         raise InvalidModel(f"{program.path} does not say where its model lies; give it with model= (--model)")
     if not path.is_file():
         raise InvalidModel(f"the model of {program.path} is no longer at {path}; give it with model= (--model)")
-    model = load(path)
-    if model.sha256 != program.info.manifest["model"]["sha256"]:
+    model, manifest = load(path), program.info.manifest
+    if model.sha256 == manifest["facts"].get("stream_of"):
+        return _streamed_again(program, model)
+    if model.sha256 != manifest["model"]["sha256"]:
         raise InvalidModel(
             f"{path} was changed since {program.path} was compiled from it; "
             "compile again, or give the model with model= (--model)"
         )
     return model
+
+
+def _streamed_again(program: Program, offline: Model) -> Model:
+    """The step model that a program was compiled from, which was in no file. InvalidModel if it comes out another."""
+    data = program.info.manifest["facts"]["stream"]
+    axes = {name: port["axis"] for name, port in data["inputs"].items()}
+    known = {name: tuple(spec.shape) for name, spec in program.inputs.items() if name in offline.inputs}
+    multiple = {next(iter(axes)): data["multiple"]} if data["multiple"] > 1 else None
+    step = stream(
+        offline, axes, shapes=known, multiple=multiple, max_past=data["max_past"], chunk=data["chunk"]
+    )
+    if stream_data(step) != data:
+        raise InvalidModel(
+            f"{program.path} was compiled from a step model that was not saved; save it, and give it with model="
+        )
+    return step
 
 
 def _compiled(program: Program | ModelLike, options: Mapping[str, Any]) -> Program:
