@@ -32,9 +32,10 @@ class Offline:
 
     def signal(self, frames: int, seed: int = 0) -> Arrays:
         rng, model = np.random.default_rng(seed), hr.load(self.proto)
-        shapes = {k: list(model.inputs[k].shape) for k in self.axes}
+        shapes = {}
         for name, axis in self.axes.items():
-            shapes[name][axis] = frames
+            dims = [d if isinstance(d, int) else 1 for d in model.inputs[name].shape]
+            shapes[name] = (*dims[:axis], frames, *dims[axis + 1 :])
         return {k: rng.standard_normal(s).astype(np.float32) for k, s in shapes.items()}
 
     def run(self, signal: Arrays) -> Arrays:

@@ -92,7 +92,8 @@ def test_the_end() -> None:
     piece = {"x": np.ones((1, 2, 4), np.float32)}
     first = stream.push(piece)["y"]
     assert stream.flush()["y"].shape == (1, 3, 0)
-    for call in (lambda: stream.push(piece), stream.flush, stream.state):
+    calls: list[Any] = [lambda: stream.push(piece), stream.flush, stream.state]
+    for call in calls:
         with pytest.raises(ValueError, match=r"ended.*reset"):
             call()
     stream.reset()
@@ -101,7 +102,7 @@ def test_the_end() -> None:
 
 def test_wrong_pieces_take_nothing() -> None:
     stream = program("causal").stream()
-    wrong = {
+    wrong: dict[str, Any] = {
         "unknown time input 'y'": {"y": np.zeros((1, 2, 1), np.float32)},
         "missing time input 'x'": {},
         "has dtype float64, expected float32": {"x": np.zeros((1, 2, 1))},
@@ -217,7 +218,8 @@ def test_state_in_another_process(tmp_path: Path) -> None:
     pieces = cut(offline.signal(30), {"x": 2}, [13, 17])
     stream = hr.open(tmp_path / "p").stream()
     got = stream.push(pieces[0])["y"]
-    np.savez(tmp_path / "state.npz", piece=pieces[1]["x"], **stream.state())
+    kept: Any = stream.state()
+    np.savez(tmp_path / "state.npz", piece=pieces[1]["x"], **kept)
     code = (
         "import sys, numpy as np, headrace as hr\n"
         "kept = dict(np.load('state.npz'))\n"
