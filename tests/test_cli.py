@@ -75,6 +75,7 @@ def test_compile(run: Cli, model: Path, generated: list[dict[str, Any]], tmp_pat
             "bounds": {"T": (512, 8)},
             "constants": {"sr": 16000, "on": True},
             "state": {"h_in": "h_out"},
+            "axes": {},
         }
     ]
     program = hr.open(tmp_path / "out")
