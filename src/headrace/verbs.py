@@ -343,9 +343,7 @@ def _streamed_again(program: Program, offline: Model) -> Model:
     axes = {name: port["axis"] for name, port in data["inputs"].items()}
     known = {name: tuple(spec.shape) for name, spec in program.inputs.items() if name in offline.inputs}
     multiple = {next(iter(axes)): data["multiple"]} if data["multiple"] > 1 else None
-    step = stream(
-        offline, axes, shapes=known, multiple=multiple, max_past=data["max_past"], chunk=data["chunk"]
-    )
+    step = stream(offline, axes, shapes=known, multiple=multiple, max_past=data["max_past"], chunk=data["chunk"])
     if stream_data(step) != data:
         raise InvalidModel(
             f"{program.path} was compiled from a step model that was not saved; save it, and give it with model="

@@ -87,7 +87,9 @@ def source(manifest: dict[str, Any], offline: Offline) -> str:
     facts = parse(manifest["facts"]["stream"])
     ins, outs = ({p["name"]: p for p in manifest[side]} for side in ("inputs", "outputs"))
     lanes = {o.name: o for o in facts.outputs}
-    push, flush, write = [], [], []
+    push: list[str] = []
+    flush: list[str] = []
+    write: list[str] = []
     for i, (name, port) in enumerate(outs.items()):
         field, size = port["c_field"], port["nbytes"]
         frame = size // lanes[name].frames if name in lanes else size
