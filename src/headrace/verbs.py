@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from headrace.codegen.generated import Generated
     from headrace.graph.model import Model
+    from headrace.graph.prepare import Prepared
     from headrace.measure.bench_report import BenchReport
     from headrace.measure.contract_report import ContractReport
     from headrace.measure.inspect import Inspection
@@ -131,14 +132,17 @@ def generate(
     from headrace.passes.prepare import prepare
     from headrace.program.optimise import optimise
 
-    prepared = prepare(
-        model,
-        shapes=shapes,
-        bounds=bounds,
-        constants=constants,
-        native=native,
-        keep_inputs=list(state or {}),
-    )
+    def prepared_with(fixed: Mapping[str, Any]) -> Prepared:
+        return prepare(
+            model,
+            shapes=shapes,
+            bounds=bounds,
+            constants={**constants, **fixed},
+            native=native,
+            keep_inputs=list(state or {}),
+        )
+
+    prepared = prepared_with({})
     module = lower(prepared, name, state)
     module.notes += prepared.decisions
     data = stream_data(model)
@@ -146,7 +150,10 @@ def generate(
         inputs, outputs = ({b.name: b.bound for b in side} for side in (module.inputs, module.outputs))
         data = by_hand(axes, state, inputs, outputs)
     live = None if data is None else parse(data)
-    generated = generate_c(optimise(module, target.isa.lanes), name, target, stream=live)
+    steady = None
+    if live is not None and live.steady_inputs:
+        steady = optimise(lower(prepared_with(live.steady_inputs), name, state), target.isa.lanes)
+    generated = generate_c(optimise(module, target.isa.lanes), name, target, stream=live, steady=steady)
     if data is not None:
         offline = model.metadata.get("headrace.sha256", "")
         generated = replace(generated, facts={**generated.facts, "stream": data, "stream_of": offline})

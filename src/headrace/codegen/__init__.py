@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from headrace.codegen import vmath
 from headrace.codegen.driver import (
     ALIGN,
@@ -35,11 +37,13 @@ def generate(
     target: Target,
     schedule: ScheduleFn | None = None,
     stream: StreamFacts | None = None,
+    steady: Module | None = None,
 ) -> Generated:
     """The C program of a module.
 
     name: a C identifier that prefixes every exported symbol. schedule: Define → steps; None for the
-    heuristic of the target. stream: what a step model says about time, for NAME_push and NAME_flush.
+    heuristic of the target. stream: what a step model says about time, for NAME_push and NAME_flush;
+    steady: the module once more with its position and valid fixed to what they are far from both ends.
     Raises UnsupportedOperator for what has no C form yet, ValueError where `stream` does not fit the module.
     """
     memory = plan(module, ALIGN)
@@ -47,12 +51,18 @@ def generate(
     writer = KernelWriter(name, isa.target_attribute, isa.lanes, schedule or Heuristic(isa).schedule, memory)
     kernels = [writer.kernel(s) for s in module.body if not _idle(s, memory)]
     layout = _layout(module, name, memory)
+    entry, types, more = "", writer.typedefs(), memory.scratch_bytes
+    if steady is not None:
+        other = replace(writer, plan=plan(steady, ALIGN))
+        entry = _steady(layout, steady, other)
+        types += "".join(line for line in other.typedefs().splitlines(True) if line not in types)
+        more = max(more, other.plan.scratch_bytes)
     body = "\n".join(writer.texts)
-    live = _stream(layout, stream)
-    driver = _driver(layout, kernels, live)
+    live = _stream(layout, stream, more, bool(entry))
+    driver = "\n\n".join(text for text in (entry, _driver(layout, kernels, live)) if text)
     code = body + driver
     source = "\n".join([f'#include "{name}.h"', "#include <string.h>", "", vmath.support(isa, code),
-                        writer.typedefs() + helpers(code), body, driver, ""])  # fmt: skip
+                        types + helpers(code), body, driver, ""])  # fmt: skip
     weights = layout.weights
     state_bytes = live.state_bytes if live else memory.state_bytes
     scratch_bytes = live.scratch_bytes if live else memory.scratch_bytes
@@ -75,14 +85,28 @@ def generate(
     )
 
 
-def _stream(layout: Layout, facts: StreamFacts | None) -> StreamLayout | None:
+def _steady(layout: Layout, steady: Module, writer: KernelWriter) -> str:
+    """NAME_steady: the same as NAME_run on the same state, for the module with fixed position and valid."""
+    memory, ports = writer.plan, {p.name: p for p in layout.inputs}
+    kernels = [writer.kernel(s) for s in steady.body if not _idle(s, memory)]
+    inputs = tuple(ports[b.name] for b in steady.inputs)
+    places = [
+        [(s.name, p.state[s.buffer], s.buffer.nbytes) for s in m.states]
+        for m, p in ((layout.module, layout.plan), (steady, memory))
+    ]
+    assert places[0] == places[1] and len(steady.outputs) == len(layout.outputs), places
+    other = replace(layout, module=steady, plan=memory, inputs=inputs)
+    return run_function(other, kernels, "steady", "static ")
+
+
+def _stream(layout: Layout, facts: StreamFacts | None, scratch_bytes: int, has_steady: bool) -> StreamLayout | None:
     if facts is None:
         return None
     if layout.symbols:
         raise ValueError(f"a stream cannot have the run-time extent {layout.symbols[0].name!r}; fix it with shapes=")
     memory = layout.plan
     return lay_out(layout.name, facts, layout.inputs, layout.outputs, layout.states,
-                   memory.state_bytes, memory.scratch_bytes, ALIGN)  # fmt: skip
+                   memory.state_bytes, scratch_bytes, ALIGN, has_steady)  # fmt: skip
 
 
 def _driver(layout: Layout, kernels: list[Kernel], stream: StreamLayout | None) -> str:

@@ -82,8 +82,8 @@ class Layout:
         return f"    {kernel.name}({', '.join(args)});"
 
 
-def run_function(layout: Layout, kernels: list[Kernel]) -> str:
-    """NAME_run."""
+def run_function(layout: Layout, kernels: list[Kernel], entry: str = "run", linkage: str = "") -> str:
+    """NAME_run, or another entry with the same parameters."""
     name = layout.name
     body = []
     for sym, port in zip(layout.module.symbols, layout.symbols, strict=True):
@@ -95,7 +95,7 @@ def run_function(layout: Layout, kernels: list[Kernel]) -> str:
         body.append(f"    memcpy({layout.pointer(dst)}, {layout.pointer(src)}, {dst.nbytes});")
     text = "\n".join(body)
     head = [
-        f"int {name}_run(void *state, void *scratch, const void *weights, const {name}_inputs *in, "
+        f"{linkage}int {name}_{entry}(void *state, void *scratch, const void *weights, const {name}_inputs *in, "
         f"const {name}_outputs *out)",
         "{",
         _base("unsigned char *const s = (unsigned char *)state;", "(s + ", "state", text),

@@ -46,6 +46,7 @@ class StreamLayout:
     stages: dict[str, int]  # time input or output → offset in the scratch block
     state_bytes: int
     scratch_bytes: int
+    has_steady: bool  # whether there is NAME_steady, for steps far from both ends
 
 
 def lay_out(
@@ -57,6 +58,7 @@ def lay_out(
     state_bytes: int,
     scratch_bytes: int,
     align: int,
+    has_steady: bool = False,
 ) -> StreamLayout:
     """Places behind the program's state and scratch. ValueError where ports and facts contradict each other."""
     _check(facts, inputs, outputs, states)
@@ -71,7 +73,7 @@ def lay_out(
             port = next(p for p in ports if p.name == lane.name)
             stages[("in " if side is facts.inputs else "out ") + lane.name] = scratch_bytes
             scratch_bytes += -(-port.nbytes // align) * align
-    return StreamLayout(name, facts, inputs, outputs, pieces, places, stages, state_bytes, scratch_bytes)
+    return StreamLayout(name, facts, inputs, outputs, pieces, places, stages, state_bytes, scratch_bytes, has_steady)
 
 
 def _check(facts: StreamFacts, inputs: tuple[Port, ...], outputs: tuple[Port, ...], states: tuple[Port, ...]) -> None:
@@ -272,7 +274,11 @@ def _step(layout: StreamLayout) -> str:
         lines += _take(name, way, i)
     for j, way in enumerate(outs):
         lines += _aim(way, j)
-    lines += [f"    error = {name}_run(s, t, weights, &from, &to);"]
+    run = f"{name}_run(s, t, weights, &from, &to)"
+    if layout.has_steady:
+        far = f"!end && c[{POSITION}] >= {facts.last_position}"
+        run = f"{far} ? {name}_steady(s, t, weights, &from, &to)\n        : {run}"
+    lines.append(f"    error = {run};")
     for j, way in enumerate(outs):
         lines += _give(name, way, j)
     return "\n".join([*lines, f"    c[{POSITION}] += {facts.chunk};", "    return error;", "}"])

@@ -61,6 +61,12 @@ class StreamFacts:
         return -(-self.steady // self.chunk) * self.chunk
 
     @property
+    def steady_inputs(self) -> dict[str, list[int]]:
+        """What position and valid may be taken for in steps far from both ends; empty where that says nothing."""
+        values = {self.position: [self.last_position], self.valid: [self.chunk]}
+        return {} if self.absolute else {name: value for name, value in values.items() if name}
+
+    @property
     def unit(self) -> int:
         """Every position is a multiple of this many input frames, whatever the chunk."""
         lanes = (*self.inputs, *self.outputs, *(p for group in self.finals.values() for p in group))

@@ -1,6 +1,7 @@
 """Remove nodes that return their input unchanged.
 
 y = Dropout(x), y = Identity(x), y = Cast(x: float32, to=float32), y = Reshape(x: [2, 3], [2, 3])   →   x
+y = Where(all true, x, z)   →   x
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ def simplify(node: ir.Node, walk: Walk) -> list[ir.Node] | None:
         return None
     if node.op_type == "Dropout":
         return _dropout(node, walk)
+    if node.op_type == "Where":
+        return _where(node, walk)
     if not _is_identity(node, walk):
         return _plain_target(node, walk) if node.op_type == "Reshape" else None
     return replace_node(node, [], [node.inputs[0]])
@@ -53,6 +56,18 @@ def _is_identity(node: ir.Node, walk: Walk) -> bool:
         repeats = walk.facts.constant(get_input(node, 1))
         return repeats is not None and bool(np.all(repeats == 1))
     return False
+
+
+def _where(node: ir.Node, walk: Walk) -> list[ir.Node] | None:
+    """The one operand that a constant condition takes, where the others do not widen the result."""
+    condition = walk.facts.constant(node.inputs[0])
+    if condition is None or condition.size == 0 or condition.min() != condition.max():
+        return None
+    taken = node.inputs[1 if condition.reshape(-1)[0] else 2]
+    dims = walk.facts.dims.get(taken) if taken is not None else None
+    if dims is None or dims != walk.facts.dims.get(node.outputs[0]):
+        return None
+    return replace_node(node, [], [taken])
 
 
 def _plain_target(node: ir.Node, walk: Walk) -> list[ir.Node] | None:
