@@ -94,6 +94,11 @@ def test_c_integration(reader: Reader) -> None:
     reader.read("c-integration.md")
 
 
+@pytest.mark.skipif(not {t.kind for t in find_toolchains()} & {"gcc", "clang"}, reason="needs cc")
+def test_live_streams(reader: Reader) -> None:
+    reader.read("live-streams.md")
+
+
 def test_links_of_the_documents_lead_somewhere() -> None:
     for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")):
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
