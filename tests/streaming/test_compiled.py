@@ -31,7 +31,7 @@ def step_of(net: onnx.ModelProto, factor: int) -> hr.StepModel | None:
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
 @given(net=nets(), seed=st.integers(0, 2**20), factor=st.sampled_from([1, 2, 3]))
 def test_random_network(net: Any, seed: int, factor: int) -> None:
     note(text(net))
