@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Union
 
 import numpy as np
@@ -64,8 +64,20 @@ class Store:
     combiner: str | None = None
 
 
+class _Accesses:
+    """The buffers that a statement loads and stores, found once."""
+
+    @cached_property
+    def loaded(self) -> tuple[Buffer, ...]:
+        return tuple(_reads(self))  # type: ignore[arg-type]
+
+    @cached_property
+    def stored(self) -> tuple[Buffer, ...]:
+        return tuple(_writes(self))  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
-class Define:
+class Define(_Accesses):
     """For all points of `axes`: evaluate every value, then store.
 
     Points are independent unless `ordered`: then they run in row-major order and later stores win
@@ -79,7 +91,7 @@ class Define:
 
 
 @dataclass(frozen=True)
-class Loop:
+class Loop(_Accesses):
     """Run `body` for axis.var = 0, 1, …; after each pass copy every carry source to its destination.
 
     carry: (destination, source) pairs of equal shape. until: if given, evaluated before each pass; the
@@ -94,7 +106,7 @@ class Loop:
 
 
 @dataclass(frozen=True)
-class Branch:
+class Branch(_Accesses):
     """Run `then` if the scalar condition holds, else `other`."""
 
     cond: Expr
@@ -178,28 +190,36 @@ def loads(s: Statement) -> Iterator[Expr]:
     yield from dict.fromkeys(e for root in expressions(s) for e in loads_in(root))
 
 
-def reads(s: Statement) -> list[Buffer]:
+def reads(s: Statement) -> tuple[Buffer, ...]:
     """Buffers that are loaded anywhere in a statement, carries and combiners included; each once."""
+    return s.loaded
+
+
+def writes(s: Statement) -> tuple[Buffer, ...]:
+    """Buffers that are stored to anywhere in a statement; each once."""
+    return s.stored
+
+
+def _reads(s: Statement) -> dict[Buffer, None]:
     out: dict[Buffer, None] = {e.arg: None for root in expressions(s) for e in loads_in(root)}
     if isinstance(s, Define):
         out.update((st.buffer, None) for st in s.stores if st.combiner is not None)
     if isinstance(s, Loop):
         out.update((src, None) for _, src in s.carry)
     for inner in nested(s):
-        out.update(dict.fromkeys(reads(inner)))
-    return list(out)
+        out.update(dict.fromkeys(inner.loaded))
+    return out
 
 
-def writes(s: Statement) -> list[Buffer]:
-    """Buffers that are stored to anywhere in a statement; each once."""
+def _writes(s: Statement) -> dict[Buffer, None]:
     out: dict[Buffer, None] = {}
     if isinstance(s, Define):
         out.update((st.buffer, None) for st in s.stores)
     if isinstance(s, Loop):
         out.update((dst, None) for dst, _ in s.carry)
     for inner in nested(s):
-        out.update(dict.fromkeys(writes(inner)))
-    return list(out)
+        out.update(dict.fromkeys(inner.stored))
+    return out
 
 
 def map_defines(body: tuple[Statement, ...] | list[Statement], fn: object) -> list[Statement]:

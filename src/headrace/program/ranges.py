@@ -176,8 +176,21 @@ def collision(axes: Sequence[Axis], targets: Sequence[tuple[Expr, ...]]) -> Verd
         for t in targets
         if around or t
     ]
-    every = np.concatenate(rows) if rows else np.zeros((len(targets) * count, 1))
-    return "outside" if len(np.unique(every, axis=0)) < len(every) else "inside"
+    every = np.concatenate(rows) if rows else np.zeros((len(targets) * count, 1), np.int64)
+    return "outside" if _repeats(every) else "inside"
+
+
+def _repeats(rows: Array) -> bool:
+    """Whether two rows of integers are equal."""
+    low = rows.min(0)
+    spans = [int(n) + 1 for n in rows.max(0) - low]
+    if math.prod(spans) >= 1 << 62:
+        return len(np.unique(rows, axis=0)) < len(rows)
+    flat = np.zeros(len(rows), np.int64)
+    for column, span in zip((rows - low).T, spans, strict=True):
+        flat = flat * span + column
+    flat.sort()
+    return bool((flat[1:] == flat[:-1]).any())
 
 
 def _distinct(axes: Sequence[Axis], target: tuple[Expr, ...]) -> bool:

@@ -21,6 +21,7 @@ PORTS = 2  # multiply-adds, or loads, per cycle
 MAX_ROWS = 16
 L1_PANEL = 24 << 10  # bytes of constants that stay in the first and second cache between rows of tiles
 L2_PANEL = 1 << 20
+NEAR = 1.03  # tiles that cost about the same: the one with the least code
 
 
 @dataclass(frozen=True)
@@ -134,15 +135,14 @@ class Heuristic:
         limit = facts.axes[rows].bound if rows is not None else 1
         v, r = facts.axes[vector].var, facts.axes[rows].var if rows is not None else None
         shape = _Kernel.of(facts, v, r)
-        best, best_cost = (1, 1), float("inf")
-        for count in range(1, min(limit, MAX_ROWS) + 1):
-            for n in range(1, min(vectors, 12) + 1):
-                if not shape.fits(n, count, self.isa.vectors):
-                    continue
-                cost = shape.total(n, count, vectors, limit, facts.box)
-                if cost < best_cost * 0.999:
-                    best, best_cost = (n, count), cost
-        return best
+        costs = {
+            (n, count): shape.total(n, count, vectors, limit, facts.box)
+            for count in range(1, min(limit, MAX_ROWS) + 1)
+            for n in range(1, min(vectors, 12) + 1)
+            if shape.fits(n, count, self.isa.vectors)
+        }
+        near = [tile for tile, cost in costs.items() if cost <= NEAR * min(costs.values())]
+        return min(near, key=lambda tile: (_written(*tile, vectors, limit), costs[tile]))
 
     def _inner(self, facts: Facts, tile: int) -> list[st.Step]:
         """Unrolling and independent accumulators for small tiles."""
@@ -241,6 +241,13 @@ class _Kernel:
                     step = self.cycles(cols, lines, box, self.outside or rows > count)
                     out += times * repeats * (step * box + 6 + cols * lines * self.sums)
         return out
+
+
+def _written(n: int, count: int, vectors: int, rows: int) -> int:
+    """Points of all the tiles that are written out: the full one, and those at the ends."""
+    columns = n * (vectors >= n) + vectors % n
+    lines = count * (rows >= count) + rows % count
+    return columns * lines
 
 
 def default_order(facts: Facts) -> tuple[int, ...]:
