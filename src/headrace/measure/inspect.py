@@ -13,12 +13,12 @@ import onnx_ir as ir
 
 from headrace.errors import Error
 from headrace.graph.facts import dtype_name, identifier, label
+from headrace.graph.macs import macs
 from headrace.graph.model import Model
 from headrace.graph.prepare import Prepared
 from headrace.graph.rewrite import subgraphs
 from headrace.graph.symbolic import Dim, SymDim, symbol
 from headrace.measure.inspect_table import table
-from headrace.measure.macs import macs
 from headrace.passes.prepare import prepare
 
 ANY_EXTENT = 2**12  # bound of an extent that nobody fixed; several of them may be multiplied

@@ -8,22 +8,17 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from headrace.errors import InvalidModel, NotStreamable
+from headrace.errors import NotStreamable
 from headrace.graph.facts import label
 from headrace.graph.model import Model
-from headrace.graph.prepare import Prepared
-from headrace.ops.registry import native, stream_facet
 from headrace.ops.timed import TIME, FinalFact, TimeFact
-from headrace.passes.prepare import prepare
 from headrace.streaming.analyse import Analysis, analyse, at
 from headrace.streaming.emit import NodeWriter, Writer, collect_lines, static
 from headrace.streaming.length import offsets
 from headrace.streaming.model import STREAM, Passing, Port, StepModel, StreamSpec, TimeOutput
+from headrace.streaming.opening import BOUND, LONG, known_shapes, opened, prepare_open, streamed_natively, time_axis
 from headrace.streaming.reach import reaches, timing
 from headrace.streaming.sink import sink_pads
-
-LONG = 1 << 18  # a signal is taken to be longer than any fixed slice of it
-BOUND = (1 << 31) - 1  # what exporters write for "to the end"
 
 
 def stream(
@@ -71,97 +66,20 @@ def analyse_model(
     if len(steps) > 1 or any(s < 1 for s in steps):
         raise ValueError(f"multiple={dict(multiple or {})}: all time inputs share one clock; give one positive number")
     step = steps.pop() if steps else 1
-    known = {**_open(model, axes, shapes or {}, constants or {})}
-    wanted = {name: _axis(name, axis, known) for name, axis in axes.items()}
+    known = {**known_shapes(model, axes, shapes or {}, constants or {})}
+    wanted = {name: time_axis(name, axis, known) for name, axis in axes.items()}
     fixed = {
         name: tuple(TIME if i == wanted.get(name) else d for i, d in enumerate(dims)) for name, dims in known.items()
     }
-    prepared = _prepare(
-        _opened(model, wanted),
+    prepared = prepare_open(
+        opened(model, wanted),
         shapes=fixed,
         constants=constants,
         bounds={TIME: (BOUND // step * step, step, LONG // step * step)},
-        native=_native,
+        native=streamed_natively,
     )
     sink_pads(prepared)
     return analyse(prepared, wanted, step, max_past, seen)
-
-
-def _prepare(model: Model, **options: Any) -> Prepared:
-    """Prepare; what does not fit an open length is a refusal."""
-    try:
-        return prepare(model, **options)
-    except (InvalidModel, ValueError) as error:
-        raise NotStreamable(
-            "",
-            f"the model does not hold for every length of the signal: {error}",
-            "export it with the time axis dynamic, and check shapes that were written down as numbers",
-        ) from error
-
-
-def _opened(model: Model, axes: Mapping[str, int]) -> Model:
-    """A model exported at one length, with that length open again.
-
-    Whatever depends on the old length then fails to fit or is refused: the analysis that follows is a
-    proof for every length, not a guess from one.
-    """
-    graph = model.ir.graph
-    fixed = [
-        v
-        for v in graph.inputs
-        if v.name in axes and v.shape is not None and isinstance(v.shape[axes[v.name or ""]], int)
-    ]
-    if not fixed:
-        return model
-    copy = model.ir.clone()
-    names = {v.name for v in fixed}
-    for value in copy.graph.inputs:
-        if value.name in names and value.shape is not None:
-            dims: list[int | str | None] = [d if isinstance(d, int) else d.value for d in value.shape]
-            dims[axes[value.name or ""]] = f"{value.name}_frames"
-            value.shape = ir.Shape(dims)
-    for node in copy.graph:
-        for value in node.outputs:
-            value.shape = None if not value.is_graph_output() else _unknown(value)
-    return Model(copy, model.source, model.digest, model.external)
-
-
-def _unknown(value: ir.Value) -> ir.Shape | None:
-    return None if value.shape is None else ir.Shape([None] * len(value.shape))
-
-
-def _native(domain: str, op: str, version: int) -> bool:
-    return native(domain, op, version) or stream_facet(domain, op) is not None
-
-
-def _open(
-    model: Model,
-    axes: Mapping[str, int],
-    shapes: Mapping[str, Sequence[int | str]],
-    constants: Mapping[str, Any],
-) -> dict[str, tuple[int | str, ...]]:
-    """Extents of all inputs; an unknown dim is 1."""
-    for name in axes:
-        if name not in model.inputs:
-            raise ValueError(f"axes names {name!r}, which is no input; inputs: {', '.join(model.inputs)}")
-    found: dict[str, tuple[int | str, ...]] = {}
-    for name, spec in model.inputs.items():
-        if name in constants:
-            continue
-        dims = tuple(shapes.get(name, spec.shape))
-        if dims == ("...",):
-            raise ValueError(f"input {name!r} has no declared rank: give its shape with shapes=")
-        found[name] = tuple(d if isinstance(d, int) else 1 for d in dims)
-    return found
-
-
-def _axis(name: str, axis: int, known: Mapping[str, tuple[int | str, ...]]) -> int:
-    if name not in known:
-        raise ValueError(f"{name!r} is both a time input and a constant")
-    rank = len(known[name])
-    if not -rank <= axis < rank:
-        raise ValueError(f"axes: input {name!r} has {rank} dims, no axis {axis}")
-    return axis % rank
 
 
 def write(analysis: Analysis, model: Model, chunk: int) -> StepModel:
