@@ -76,6 +76,7 @@ def test_compile(run: Cli, model: Path, generated: list[dict[str, Any]], tmp_pat
             "constants": {"sr": 16000, "on": True},
             "state": {"h_in": "h_out"},
             "axes": {},
+            "threads": 1,
         }
     ]
     program = hr.open(tmp_path / "out")
@@ -126,7 +127,7 @@ def test_run_with_bfloat16_files(run: Cli, tmp_path: Path) -> None:
         (["compile", "nowhere.onnx", "-o", "{tmp}/o"], 2, "nowhere.onnx"),
         (["compile", "{model}", "-o", "{model}"], 2, "is a file"),
         (["compile", "{model}", "-o", "{tmp}/o", "--target", "vax"], 2, "unknown target 'vax'"),
-        (["compile", "{model}", "-o", "{tmp}/o", "--threads", "4"], 2, "threads=4"),
+        (["compile", "{model}", "-o", "{tmp}/o", "--threads", "0"], 2, "threads=0"),
         (["compile", "{model}", "-o", "{tmp}/o", "--const", "a=1", "--const", "a=2"], 2, "names 'a' twice"),
         (["compile", "{model}", "-o", "{tmp}/o", "--shape", "x"], 2, "should look like x=1x3x224x224"),
         (["compile", "{model}", "-o", "{tmp}/o", "--bound", "T=x"], 2, "should look like T=512"),

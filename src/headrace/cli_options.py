@@ -25,7 +25,7 @@ def add_compile_options(sub: argparse.ArgumentParser) -> None:
         "--axis", action="append", type=parse_axis, default=[], metavar="x=1",
         help="time axis of x: stream the model first; with --state: of a step model made elsewhere",
     )  # fmt: skip
-    sub.add_argument("--threads", type=int, metavar="N", help="default: 1")
+    sub.add_argument("--threads", type=int, metavar="N", help="the most that work on one large kernel; default: 1")
 
 
 def compile_options(arguments: argparse.Namespace) -> dict[str, Any]:

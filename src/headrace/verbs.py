@@ -13,7 +13,7 @@ from headrace.artifact.manifest import plain
 from headrace.artifact.naming import c_identifier
 from headrace.artifact.package import check_output
 from headrace.artifact.program import Program, open_program, open_temporary
-from headrace.errors import InvalidModel
+from headrace.errors import InvalidModel, TargetError
 from headrace.live import by_hand, state_pairs, stream_data
 from headrace.targets.registry import Target, get_target
 from headrace.targets.toolchain import find_toolchain
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 PathLike: TypeAlias = Union[str, "os.PathLike[str]"]
 ModelLike: TypeAlias = Union[PathLike, bytes, "onnx.ModelProto", "ir.Model", "Model"]
 Shapes: TypeAlias = Mapping[str, Sequence[Union[int, str]]]
+MAX_THREADS = 64
 Bounds: TypeAlias = Mapping[str, Union[int, tuple[int, int]]]
 
 
@@ -69,15 +70,16 @@ def compile(
     brings its own.
     axes: with `state`, the time axis of inputs and outputs of a step model made elsewhere: its program
     streams, in whole steps.
+    threads: the most that work on one large kernel; results do not depend on it. Python brings a pool of
+    them, C programs pass a parallel_for.
     out: folder to keep the artifact in; None for a temporary one that goes away with the Program.
     toolchain: "gcc", "clang", "zig", or None for the first that is here.
 
     Raises InvalidModel, UnsupportedOperator, TargetError, ToolchainError, OutputError (`out` cannot be
     written), or ValueError for wrong arguments. What was at `out` stays there unless all succeeds.
     """
-    if threads != 1:
-        raise ValueError(f"threads={threads!r}: programs run on one thread; make an instance per thread instead")
     wanted = get_target(target)
+    check_threads(threads, wanted)
     compiler = find_toolchain(toolchain, wanted.triple)
     folder = None if out is None else Path(out)
     if folder is not None:
@@ -107,6 +109,7 @@ def compile(
         constants=constants or {},
         state=state or {},
         axes=axes or {},
+        threads=threads,
     )
     source = Source(name, loaded.sha256, loaded.source)
     path = build(generated, wanted, compiler, folder, source=source, options=options)
@@ -123,6 +126,7 @@ def generate(
     constants: Mapping[str, Any],
     state: Mapping[str, str],
     axes: Mapping[str, int] | None = None,
+    threads: int = 1,
 ) -> Generated:
     """The whole compiler in one place: graph clean-up, lowering, fusion, scheduling, C."""
     from headrace.codegen import generate as generate_c
@@ -153,7 +157,9 @@ def generate(
     steady = None
     if live is not None and live.steady_inputs:
         steady = optimise(lower(prepared_with(live.steady_inputs), name, state), target.isa.lanes)
-    generated = generate_c(optimise(module, target.isa.lanes), name, target, stream=live, steady=steady)
+    generated = generate_c(
+        optimise(module, target.isa.lanes), name, target, stream=live, steady=steady, threads=threads
+    )
     if data is not None:
         offline = model.metadata.get("headrace.sha256", "")
         generated = replace(generated, facts={**generated.facts, "stream": data, "stream_of": offline})
@@ -310,6 +316,16 @@ def inspect(
     from headrace.measure.inspect import inspect as run
 
     return run(load(model), shapes=shapes, axes=axes, constants=constants)
+
+
+def check_threads(threads: object, target: Target) -> None:
+    """Raise ValueError, or TargetError where the pool has no threads to be made of."""
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MAX_THREADS:
+        raise ValueError(f"threads={threads!r}: a whole number from 1 to {MAX_THREADS} is expected")
+    if threads > 1 and "windows" in target.triple:
+        raise TargetError(
+            f"threads={threads}: the pool needs POSIX threads, which {target.triple} has not; use threads=1"
+        )
 
 
 def model_name(model: Model) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,15 @@ FLAGS = (
     "-Werror",
 )
 Array = np.ndarray[Any, Any]
+Order = Callable[[int], Iterable[int]]
+PART = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t)
+PARALLEL_FOR = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p)
+
+
+class Threads(ctypes.Structure):
+    """NAME_threads."""
+
+    _fields_ = (("parallel_for", PARALLEL_FOR), ("context", ctypes.c_void_p))
 
 
 class Fault(Exception):
@@ -45,14 +54,19 @@ class Fault(Exception):
 
 
 class Native:
-    """A compiled module with one instance."""
+    """A compiled module with one instance.
+
+    order: the parts of a kernel in the order in which they are to run, for a program of several threads.
+    """
 
     def __init__(
         self, module: Module, target: str = "native", schedule: ScheduleFn | None = None, flags: Sequence[str] = FLAGS,
-        kind: str | None = None,
+        kind: str | None = None, threads: int = 1, order: Order | None = None,
     ) -> None:  # fmt: skip
         self.module, wanted = module, get_target(target)
-        self.generated: Generated = generate(module, "net", wanted, schedule)
+        self.generated: Generated = generate(module, "net", wanted, schedule, threads=threads)
+        self.cut = 0  # kernels that ran in parts
+        self.threads = None if order is None else self._threads(order)
         toolchain: Toolchain = find_toolchain(kind, wanted.triple)
         with tempfile.TemporaryDirectory(prefix="headrace-native-") as name:
             folder = Path(name)
@@ -70,6 +84,16 @@ class Native:
         if code:
             raise Fault(f"error code {code}")
 
+    def _threads(self, order: Order) -> Threads:
+        """A parallel_for that runs the parts on this thread, in an order of its own."""
+
+        def parallel_for(context: int, parts: int, part: int, call: int) -> None:
+            self.cut += 1
+            for n in order(parts):
+                PART(part)(call, n)
+
+        return Threads(PARALLEL_FOR(parallel_for), None)
+
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name, of one run on the instance's state; Fault for an error code."""
         symbols = interp.bind_symbols(self.module, feeds)
@@ -81,7 +105,8 @@ class Native:
         outputs = [Block(n, 1) for n in sizes]
         self.scratch.scribble()
         extents = [symbols[s] for s in self.module.symbols]
-        given = (ctypes.c_int64 * (len(inputs) + len(extents) + 1))(*(b.address for b in inputs), *extents)
+        threads = 0 if self.threads is None else ctypes.addressof(self.threads)
+        given = (ctypes.c_int64 * (len(inputs) + len(extents) + 1))(*(b.address for b in inputs), *extents, threads)
         taken = (ctypes.c_int64 * (len(outputs) + 1))(*(b.address for b in outputs))
         self.check(self.library.net_run(self.state.pointer, self.scratch.pointer, self.weights.pointer, given, taken))
         for block in (self.state, self.scratch, self.weights, *inputs, *outputs):

@@ -22,7 +22,7 @@ _AXES = hs.lists(hs.integers(0, 5), max_size=5).map(tuple)
 _STEP = hs.one_of(
     hs.builds(st.Order, _AXES), hs.builds(st.OrderReduce, _AXES), hs.builds(st.Vectorize, _COUNT, _COUNT, _COUNT),
     hs.builds(st.RegisterTile, _COUNT, _COUNT), hs.builds(st.Unroll, _COUNT), hs.builds(st.Accumulators, _COUNT),
-    hs.just(st.Pack()),
+    hs.just(st.Pack()), hs.builds(st.Parallel, _COUNT, _COUNT),
 )  # fmt: skip
 
 
@@ -85,6 +85,7 @@ def test_keys_are_the_same_in_every_process() -> None:
 LEGAL = [
     "", "Order(1, 0)", "OrderReduce(0)", "Vectorize(1, 16, 2)", "Vectorize(2, 4, 1)", "Unroll(4) Accumulators(3)",
     "Order(1, 0) Vectorize(0, 2, 2) RegisterTile(1, 5) Pack()", "RegisterTile(0, 2) RegisterTile(1, 2)",
+    "Parallel(0, 4)", "Vectorize(1, 4, 1) Parallel(1, 2)", "Parallel(1, 1)",
 ]  # fmt: skip
 ILLEGAL = [
     "Order(0)", "Order(0, 0)", "Order(0, 1, 2)", "OrderReduce(1)", "OrderReduce(0, 1)", "Vectorize(3, 16, 1)",
@@ -92,6 +93,7 @@ ILLEGAL = [
     "RegisterTile(2, 2)", "RegisterTile(0, 0)", "Vectorize(0, 4, 1) RegisterTile(0, 2)",
     "Unroll(0)", "Accumulators(-1)",
     "RegisterTile(0, 2) RegisterTile(0, 3)", "Vectorize(0, 4, 1) Vectorize(1, 4, 1)", "Pack() Pack()",
+    "Parallel(2, 2)", "Parallel(-1, 2)", "Parallel(0, 0)", "Parallel(0, 2) Parallel(1, 2)",
 ]  # fmt: skip
 
 
@@ -113,7 +115,9 @@ def test_what_a_definition_forbids() -> None:
     z = b.input("z", "f32", (4, t))
     cases = {
         "order": (b.scatter(x, (4, 8), lambda i, j: (check(cast(at[i], "index"), 4), j), lambda i, j: x[i, j]),
-                  ["Order(1, 0)", "Vectorize(1, 4, 1)", "RegisterTile(0, 2)"]),
+                  ["Order(1, 0)", "Vectorize(1, 4, 1)", "RegisterTile(0, 2)", "Parallel(1, 2)"]),
+        "checked": (b.compute((4, 8), lambda i, j: x[check(cast(at[i], "index"), 4), j]), ["Parallel(1, 2)"]),
+        "one point": (b.compute((1, 8), lambda i, j: x[i, j]), ["Parallel(0, 2)"]),
         "argmax": (b.compute((4,), lambda i: b.reduce("argmax", (8,), lambda k: x[i, k])),
                    ["Vectorize(0, 4, 1)", "Vectorize(1, 4, 1)"]),
         "f16": (b.compute((4,), lambda i: b.sum((8,), lambda k: h[i, k])),

@@ -16,6 +16,7 @@ from headrace.artifact.manifest import Manifest, plain, sha256_file
 from headrace.artifact.package import MANIFEST, ORIGIN, written_folder
 from headrace.artifact.ports import check_ports
 from headrace.artifact.weights import weights_assembly
+from headrace.codegen import pool
 from headrace.codegen.generated import Generated
 from headrace.errors import ToolchainError
 from headrace.targets.link import compile_library, library_flags, library_name
@@ -59,8 +60,9 @@ def build(
     with written_folder(out) as folder:
         sources = write_sources(folder, generated)
         library = library_name(generated.name, target.triple)
-        compile_library(toolchain, target.triple, sources, library, folder)
-        _check_library(folder / library, target.triple)
+        threads = has_threads(generated)
+        compile_library(toolchain, target.triple, sources, library, folder, threads)
+        _check_library(folder / library, target.triple, EXTERNAL | pool.EXTERNAL if threads else EXTERNAL)
         manifest = describe(generated, target, toolchain, folder, library, source, options or {})
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         if source.path is not None:
@@ -93,7 +95,7 @@ def check_generated(generated: Generated) -> None:
 
 
 def write_sources(folder: Path, generated: Generated) -> tuple[str, ...]:
-    """Write C, header, weights, NAME_weights.S and NAME_bridge.c; returns what the library is built of."""
+    """Write C, header, weights, NAME_weights.S, NAME_bridge.c, with threads NAME_pool; returns what is compiled."""
     name, streams = generated.name, "stream" in generated.facts
     texts = {
         f"{name}.c": generated.source,
@@ -101,18 +103,28 @@ def write_sources(folder: Path, generated: Generated) -> tuple[str, ...]:
         f"{name}_weights.S": weights_assembly(name, generated.align),
         f"{name}_bridge.c": bridge_source(name, bool(generated.states) or streams, streams),
     }
+    if has_threads(generated):
+        texts[f"{name}_pool.h"] = pool.pool_header(name, int(str(generated.facts["threads"])))
+        texts[f"{name}_pool.c"] = pool.pool_source(name)
     for file, text in texts.items():
         (folder / file).write_text(text, encoding="utf-8", newline="\n")
     (folder / f"{name}.weights").write_bytes(generated.weights)
-    return f"{name}.c", f"{name}_bridge.c"
+    if not has_threads(generated):
+        return f"{name}.c", f"{name}_bridge.c"
+    return f"{name}.c", f"{name}_bridge.c", f"{name}_pool.c"
 
 
-def _check_library(library: Path, triple: str) -> None:
-    """Raise ToolchainError when there is no library, or it calls anything but the functions of EXTERNAL."""
+def has_threads(generated: Generated) -> bool:
+    """Whether the program may run on several threads, so that a pool belongs to it."""
+    return generated.facts.get("threads", 1) != 1
+
+
+def _check_library(library: Path, triple: str, external: frozenset[str]) -> None:
+    """Raise ToolchainError when there is no library, or it calls anything but the functions of `external`."""
     needed = undefined_symbols(library.read_bytes()) if library.is_file() else None
     if needed is None and ("linux" in triple or not library.is_file()):
         raise ToolchainError(f"the compiler reported success, but {library.name} is no shared library")
-    foreign = sorted((needed or frozenset()) - EXTERNAL)
+    foreign = sorted((needed or frozenset()) - external)
     if foreign:
         raise ToolchainError(f"generated code must not call into libraries, but needs {', '.join(foreign)}")
 
@@ -135,7 +147,7 @@ def describe(
     options: Mapping[str, object],
 ) -> Manifest:
     """The manifest of the files that lie in `folder`."""
-    flags = (*toolchain.flags_for(target.triple), *library_flags(target.triple))
+    flags = (*toolchain.flags_for(target.triple), *library_flags(target.triple, has_threads(generated)))
     return Manifest(
         name=generated.name,
         version=version(),

@@ -16,6 +16,7 @@ import numpy as np
 
 from headrace.artifact.bridge import BUSY
 from headrace.artifact.manifest import Manifest
+from headrace.artifact.pool import Pools
 from headrace.errors import Error, InvalidModel
 
 Function = Callable[[Any], int]
@@ -41,7 +42,10 @@ class Code:
         """Raises InvalidModel when the library cannot be loaded or is not the one the manifest describes."""
         self.name = manifest.name
         self._library = _load(folder / manifest.library)
-        weakref.finalize(self, _unload, self._library._handle).atexit = False
+        library = self._library
+        threads = manifest.facts.get("threads", 1)
+        self._pools = Pools(self.name, threads, lambda name: _symbol(library, name))
+        weakref.finalize(self, _unload, library._handle, self._pools).atexit = False
         check_sizes(self._library, manifest)
         self.run = self._function("run")
         self.init = self._function("init")
@@ -56,6 +60,10 @@ class Code:
         self._mapping = _map(folder / manifest.weights, manifest.weight_bytes)
         self.weights = self._mapping.__array_interface__["data"][0]
         self._errors = manifest.facts.get("error_codes")
+
+    def threads(self) -> int:
+        """Address of the NAME_threads of a running pool; 0 for a program compiled for one thread."""
+        return self._pools.running()
 
     def _function(self, verb: str) -> Function:
         function: Function = _symbol(self._library, f"{self.name}_bridge_{verb}")
@@ -113,7 +121,8 @@ def _unique_name(path: Path) -> Iterator[Path]:
         yield link
 
 
-def _unload(handle: int) -> None:
+def _unload(handle: int, pools: Pools) -> None:
+    pools.stop()
     if os.name == "posix":
         import _ctypes
 

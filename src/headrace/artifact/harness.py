@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from headrace.artifact.build import write_sources
+from headrace.artifact.build import has_threads, write_sources
 from headrace.artifact.ports import (
     Array,
     bound_shape,
@@ -70,6 +70,7 @@ def harness_source(generated: Generated, symbols: Mapping[str, int]) -> str:
     inputs, outputs = ([place for place in sizes if place.startswith(f"{side}.")] for side, _ in sides)
     allocate = [f"    {place} = block({size}, 1);" for place, size in sizes.items()]
     extents = [f"    in.{s.c_field} = {symbols[s.name]};" for s in generated.symbols]
+    extents += ["    in.threads = NULL;"] if has_threads(generated) else []
     read = [_transfer("fread", f"(void *){place}", sizes[place], "stdin") for place in inputs]
     write = [_transfer("fwrite", place, sizes[place], "stdout") for place in outputs]
     release = [f"    free((void *){place});" for place in sizes]

@@ -42,7 +42,7 @@ class Instance:
         ports = (*manifest.inputs, *manifest.outputs, *manifest.states)
         self._dtypes = {p.name: numpy_dtype(p.dtype) for p in ports}
         self._input_names = {p.name for p in manifest.inputs}
-        self._input_struct = struct_of(manifest.inputs, [s.c_field for s in manifest.symbols])
+        self._input_struct = struct_of(manifest.inputs, [s.c_field for s in manifest.symbols], code.threads())
         self._output_struct = struct_of(manifest.outputs)
         self._state = block_of(manifest.state_bytes, manifest.align)
         self._scratch = block_of(manifest.scratch_bytes, manifest.align)
@@ -232,11 +232,22 @@ class Instance:
         return block, arrays
 
 
-def struct_of(ports: Sequence[Port], extents: Sequence[str] = ()) -> type[ctypes.Structure]:
-    """NAME_inputs or NAME_outputs: pointers in port order, then one int64_t per symbol."""
-    pointers = [(port.c_field, ctypes.c_void_p) for port in ports]
-    numbers = [(field, ctypes.c_int64) for field in extents]
-    return type("Pointers", (ctypes.Structure,), {"_fields_": pointers + numbers})
+def struct_of(ports: Sequence[Port], extents: Sequence[str] = (), threads: int = 0) -> type[ctypes.Structure]:
+    """NAME_inputs or NAME_outputs: pointers in port order, then one int64_t per symbol.
+
+    threads: address of the NAME_threads that every new struct points to; 0 for programs without threads.
+    """
+    fields: list[tuple[str, Any]] = [(port.c_field, ctypes.c_void_p) for port in ports]
+    fields += [(field, ctypes.c_int64) for field in extents]
+    if not threads:
+        return type("Pointers", (ctypes.Structure,), {"_fields_": fields})
+
+    def init(self: ctypes.Structure, *values: int) -> None:
+        ctypes.Structure.__init__(self, *values, threads=threads)
+
+    return type(
+        "Pointers", (ctypes.Structure,), {"_fields_": [*fields, ("threads", ctypes.c_void_p)], "__init__": init}
+    )
 
 
 def block_of(size: int, align: int) -> Array:

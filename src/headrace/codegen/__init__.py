@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from headrace.codegen import vmath
+from headrace.codegen.account import info
 from headrace.codegen.driver import (
     ALIGN,
     Layout,
@@ -14,19 +15,22 @@ from headrace.codegen.driver import (
     sizes,
     state_functions,
 )
-from headrace.codegen.generated import Generated, KernelInfo, Port, Symbol
+from headrace.codegen.generated import Generated, Port, Symbol
 from headrace.codegen.header import errors, header
 from headrace.codegen.helpers import helpers
 from headrace.codegen.kernels import Kernel, KernelWriter, ScheduleFn, is_empty, total_macs
 from headrace.codegen.shapes import extent_text
 from headrace.codegen.stream_driver import StreamLayout, init_lines, lay_out, state_lines, stream_functions
 from headrace.codegen.stream_plan import StreamFacts
+from headrace.codegen.threads import share_function
 from headrace.errors import UnsupportedOperator
 from headrace.program.dtypes import numpy_dtype
 from headrace.program.ir import Buffer, Define, Module, Statement
 from headrace.program.plan import Plan, plan
 from headrace.schedule.heuristic import Heuristic
+from headrace.schedule.parallel import share
 from headrace.targets.registry import Target
+from headrace.targets.simd import Isa
 
 __all__ = ["Generated", "generate"]
 
@@ -38,19 +42,24 @@ def generate(
     schedule: ScheduleFn | None = None,
     stream: StreamFacts | None = None,
     steady: Module | None = None,
+    threads: int = 1,
 ) -> Generated:
     """The C program of a module.
 
     name: a C identifier that prefixes every exported symbol. schedule: Define → steps; None for the
     heuristic of the target. stream: what a step model says about time, for NAME_push and NAME_flush;
     steady: the module once more with its position and valid fixed to what they are far from both ends.
+    threads: above 1, large kernels are made of parts for a parallel_for of the caller.
     Raises UnsupportedOperator for what has no C form yet, ValueError where `stream` does not fit the module.
     """
     memory = plan(module, ALIGN)
     isa = target.isa
-    writer = KernelWriter(name, isa.target_attribute, isa.lanes, schedule or Heuristic(isa).schedule, memory)
+    chosen = schedule or Heuristic(isa).schedule
+    if threads > 1:
+        chosen = _shared(chosen, isa, threads)
+    writer = KernelWriter(name, isa.target_attribute, isa.lanes, chosen, memory, threads)
     kernels = [writer.kernel(s) for s in module.body if not _idle(s, memory)]
-    layout = _layout(module, name, memory)
+    layout = _layout(module, name, memory, threads)
     entry, types, more = "", writer.typedefs(), memory.scratch_bytes
     if steady is not None:
         other = replace(writer, plan=plan(steady, ALIGN))
@@ -60,6 +69,8 @@ def generate(
     body = "\n".join(writer.texts)
     live = _stream(layout, stream, more, bool(entry))
     driver = "\n\n".join(text for text in (entry, _driver(layout, kernels, live)) if text)
+    if f"{name}_share(" in driver:
+        driver = f"{share_function(name)}\n\n{driver}"
     code = body + driver
     source = "\n".join([f'#include "{name}.h"', "#include <string.h>", "", vmath.support(isa, code),
                         types + helpers(code), body, driver, ""])  # fmt: skip
@@ -78,11 +89,20 @@ def generate(
         outputs=layout.outputs,
         states=layout.states,
         symbols=layout.symbols,
-        kernels=tuple(_info(k) for k in kernels),
+        kernels=tuple(info(k, memory, isa, _working_set(layout, state_bytes + scratch_bytes)) for k in kernels),
         macs=sum(total_macs(s) for s in module.body),
         scratch_lower_bound=memory.lower_bound,
-        facts={"error_codes": {str(c): t for c, t in errors(layout, live).items()}, "notes": list(module.notes)},
+        facts={
+            "error_codes": {str(c): t for c, t in errors(layout, live).items()},
+            "notes": list(module.notes),
+            **({"threads": threads} if threads > 1 else {}),
+        },
     )
+
+
+def _shared(schedule: ScheduleFn, isa: Isa, threads: int) -> ScheduleFn:
+    """The schedules of `schedule`, cut for threads where that pays."""
+    return lambda define: share(define, schedule(define), isa, threads)
 
 
 def _steady(layout: Layout, steady: Module, writer: KernelWriter) -> str:
@@ -120,7 +140,7 @@ def _driver(layout: Layout, kernels: list[Kernel], stream: StreamLayout | None) 
     ])  # fmt: skip
 
 
-def _layout(module: Module, name: str, memory: Plan) -> Layout:
+def _layout(module: Module, name: str, memory: Plan, threads: int) -> Layout:
     symbols = tuple(Symbol(s.name, f"n{n}", s.bound, s.divisor) for n, s in enumerate(module.symbols))
     known = {s.name for s in symbols}
     inputs = tuple(_port(b, f"x{n}", known) for n, b in enumerate(module.inputs))
@@ -130,7 +150,7 @@ def _layout(module: Module, name: str, memory: Plan) -> Layout:
         b = pair.buffer
         states.append(Port(pair.name, numpy_dtype(b.dtype).name, b.bound, f"s{n}", offset, b.nbytes))
         offset += b.nbytes
-    return Layout(name, module, memory, Weights(), inputs, outputs, tuple(states), symbols)
+    return Layout(name, module, memory, Weights(), inputs, outputs, tuple(states), symbols, threads)
 
 
 def _port(b: Buffer, field: str, symbols: set[str]) -> Port:
@@ -144,15 +164,11 @@ def _port(b: Buffer, field: str, symbols: set[str]) -> Port:
     return Port(b.name, numpy_dtype(b.dtype).name, tuple(shape), field, 0, b.nbytes)
 
 
+def _working_set(layout: Layout, memory_bytes: int) -> int:
+    """Bytes that one run touches."""
+    return len(layout.weights.blob) + memory_bytes + sum(p.nbytes for p in (*layout.inputs, *layout.outputs))
+
+
 def _idle(s: Statement, memory: Plan) -> bool:
     """Whether a statement has nothing to do: no points, or a copy of a buffer onto itself."""
     return is_empty(s) or (isinstance(s, Define) and memory.moves_nothing(s))
-
-
-def _info(k: Kernel) -> KernelInfo:
-    s = k.statement
-    buffers = [a.buffer for a in k.arguments if a.buffer is not None]
-    const = sum(b.nbytes for b in buffers if b.space == "const")
-    other = sum(b.nbytes for b in buffers if b.space != "const")
-    n = total_macs(s)
-    return KernelInfo(k.name, s.nodes, n, 2 * n, const, other, tuple(k.schedules))

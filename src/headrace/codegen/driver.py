@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headrace.codegen import threads as threading
 from headrace.codegen.generated import Port, Symbol
 from headrace.codegen.kernels import Kernel
 from headrace.codegen.scalar import CTYPES, symbol_name
@@ -45,7 +46,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Layout:
-    """C names and places of everything the driver passes to kernels."""
+    """C names and places of everything the driver passes to kernels. threads: the most that work on one kernel."""
 
     name: str
     module: Module
@@ -55,6 +56,7 @@ class Layout:
     outputs: tuple[Port, ...]
     states: tuple[Port, ...]
     symbols: tuple[Symbol, ...]
+    threads: int = 1
 
     def pointer(self, b: Buffer) -> str:
         """C text of the address of a buffer."""
@@ -79,6 +81,8 @@ class Layout:
         ]
         if kernel.can_fail:
             args.append("&error")
+        if kernel.parts:
+            return threading.call(self.name, kernel.name, args, kernel.parts)
         return f"    {kernel.name}({', '.join(args)});"
 
 

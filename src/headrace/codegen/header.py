@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from headrace.codegen import threads as threading
 from headrace.codegen.driver import ERRORS, Layout, shape_text
 from headrace.codegen.generated import Port
 from headrace.codegen.stream_driver import StreamLayout
@@ -43,6 +44,7 @@ def header(layout: Layout, state_bytes: int, scratch_bytes: int, align: int, str
         "",
         f"extern const unsigned char {name}_weights[];",
         "",
+        *(threading.declarations(name) if layout.threads > 1 else []),
         *_struct(layout, "inputs", layout.inputs, "const "),
         *_struct(layout, "outputs", layout.outputs, ""),
         "/* The initial state; also the reset of an instance. */",
@@ -76,6 +78,8 @@ def _struct(layout: Layout, which: str, ports: tuple[Port, ...], qualifier: str)
     if which == "inputs":
         for s in layout.symbols:
             lines.append(f"    int64_t {s.c_field}; /* 1 to {s.bound}, a multiple of {s.divisor} */")
+        if layout.threads > 1:
+            lines.append(threading.member(layout.name))
     if len(lines) == 1:
         lines.append("    char unused;")
     return [*lines, f"}} {layout.name}_{which};", ""]

@@ -11,6 +11,7 @@ from headrace.codegen.pack import Packer
 from headrace.codegen.reduction import ReductionEmitter
 from headrace.codegen.scalar import CTYPES, symbol_name
 from headrace.codegen.scope import Names, Scope
+from headrace.codegen.threads import part_function
 from headrace.program.dtypes import size_of
 from headrace.program.expr import Expr, Sym, extent_bound, walk
 from headrace.program.ir import Branch, Buffer, Define, Loop, Statement, expressions, loads, nested, reads, writes
@@ -33,7 +34,7 @@ class Argument:
 
 @dataclass
 class Kernel:
-    """One generated function. calls: the arguments of each call, one per statement with this text."""
+    """One generated function, for one statement; parts: how many calls compute it, 0 where it is not cut."""
 
     name: str
     text: str
@@ -41,17 +42,19 @@ class Kernel:
     statement: Statement
     can_fail: bool
     schedules: list[str] = field(default_factory=list)
+    parts: int = 0
 
 
 @dataclass
 class KernelWriter:
-    """Writes the functions of one module; equal bodies are written once."""
+    """Writes the functions of one module; equal bodies are written once. threads: 1 leaves no loop cut."""
 
     prefix: str
     attribute: str
     lanes: int
     schedule: ScheduleFn
     plan: Plan
+    threads: int = 1
     packer: Packer = field(init=False)
     by_body: dict[str, str] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
@@ -81,13 +84,15 @@ class KernelWriter:
 
     def kernel(self, s: Statement) -> Kernel:
         """The function of one top-level statement."""
-        body = _Body(self)
+        body = _Body(self, s)
         scope = Scope(None, Names())
         body.statement(s, scope)
         arguments = body.arguments(s)
         params = ", ".join(f"{a.ctype}{a.name}" for a in arguments)
         if body.emitter.needs_error:
             params += ", int *hr_error"
+        if body.parts:
+            params += ", const ptrdiff_t hr_part"
         lines = scope.lines if not isinstance(s, Define) or not scope.lines else [x[4:] for x in scope.lines[1:-1]]
         text = f"({params or 'void'})\n{{\n" + "\n".join(lines) + "\n}\n"
         name = self.by_body.get(text)
@@ -95,14 +100,17 @@ class KernelWriter:
             name = f"{self.prefix}_k{len(self.by_body)}"
             self.by_body[text] = name
             self.texts.append(f"{_comment(s, body.schedules, arguments)}\nHR_KERNEL void {name}{text}")
-        return Kernel(name, text, arguments, s, body.emitter.needs_error, body.schedules)
+            if body.parts:
+                self.texts.append(part_function(name, arguments))
+        return Kernel(name, text, arguments, s, body.emitter.needs_error, body.schedules, body.parts)
 
 
 class _Body:
     """State while one function is written."""
 
-    def __init__(self, writer: KernelWriter) -> None:
-        self.writer = writer
+    def __init__(self, writer: KernelWriter, whole: Statement) -> None:
+        self.writer, self.whole = writer, whole
+        self.parts = 0
         self.names: dict[Buffer, str] = {}
         self.schedules: list[str] = []
         self.emitter = Emitter(writer.lanes, self._buffer, ReductionEmitter((), 0).single)
@@ -145,6 +153,11 @@ class _Body:
             return
         schedule = self.writer.schedule(s)
         legal.check(s, schedule)
+        cut = [x for x in schedule if isinstance(x, st.Parallel)]
+        if cut and (self.writer.threads == 1 or s is not self.whole):
+            schedule = tuple(x for x in schedule if x not in cut)
+        elif cut:
+            self.parts = cut[0].parts
         self.schedules.append(st.show(schedule))
         lanes = next((x.lanes for x in schedule if isinstance(x, st.Vectorize)), 1)
         self.emitter.lanes = lanes

@@ -47,6 +47,7 @@ class NestEmitter:
         self.vector: st.Vectorize | None = None
         self.rows: dict[int, int] = {}
         self.pack = False
+        self.parallel: st.Parallel | None = None
         for step in self.schedule:
             if isinstance(step, st.Order):
                 self.order = step.axes
@@ -56,6 +57,8 @@ class NestEmitter:
                 self.rows[step.axis] = step.count
             elif isinstance(step, st.Pack):
                 self.pack = True
+            elif isinstance(step, st.Parallel):
+                self.parallel = step
         self.reduction = ReductionEmitter(self.schedule, n)
 
     def emit(self, scope: Scope) -> None:
@@ -100,7 +103,8 @@ class NestEmitter:
             if stop - start < step:
                 return
             ranges = {**tile.ranges, axis.var: Range(index(start), start, start + step, step, lane)}
-            self._level(level + 1, scope, Tile(points(index(start)), ranges, tile.lane if lane is None else lane))
+            once = Tile(points(index(start)), ranges, tile.lane if lane is None else lane)
+            self._once(level, scope, lambda inner: self._level(level + 1, inner, once))
             return
         v, name = scope.names.variable("i", axis.extent)
         e.variables[v] = name
@@ -115,7 +119,35 @@ class NestEmitter:
         if isinstance(stop, int):
             condition = f"{name} < {start + (stop - start) // step * step}"
         begin = e.extent(start, scope)
-        scope.close(f"for (ptrdiff_t {name} = {begin}; {condition}; {name} += {step})", inner)
+        if self._cuts(level) and start == 0:
+            begin, condition = self._part(name, limit, step)
+        head = f"for (ptrdiff_t {name} = {begin}; {condition}; {name} += {step})"
+        if start == 0:
+            scope.close(head, inner)
+        else:
+            self._once(level, scope, lambda outer: outer.close(head, inner))
+
+    def _cuts(self, level: int) -> bool:
+        """Whether the loop of a level is the one that is cut into parts."""
+        return self.parallel is not None and self.parallel.axis == self.order[level]
+
+    def _part(self, name: str, limit: str, step: int) -> tuple[str, str]:
+        """Start and condition of the loop from 0 in part `hr_part`: whole tiles."""
+        assert self.parallel is not None
+        tiles = limit if step == 1 else f"{int(limit) // step}" if limit.isdigit() else f"{limit} / {step}"
+        times, parts = f" * {step}" if step > 1 else "", self.parallel.parts
+        begin, end = (f"{tiles} * {n} / {parts}{times}" for n in ("hr_part", "(hr_part + 1)"))
+        return begin, f"{name} < {end}"
+
+    def _once(self, level: int, scope: Scope, emit: Callable[[Scope], None]) -> None:
+        """What a loop does beside its whole tiles, by the last part if it is cut."""
+        if not self._cuts(level):
+            emit(scope)
+            return
+        assert self.parallel is not None
+        inner = scope.child(fenced=True)
+        emit(inner)
+        scope.close(f"if (hr_part == {self.parallel.parts - 1})", inner)
 
     def _row_loops(self, level: int, scope: Scope, tile: Tile, axis: Axis, count: int) -> None:
         def rows(n: int) -> Points:
@@ -172,7 +204,7 @@ class NestEmitter:
         ranges = {**tile.ranges, axis.var: Range(start, start, None, 0, lane)}
         points = [{**p, axis.var: start + lane} for p in tile.points]
         self._level(level + 1, inner, Tile(points, ranges, lane))
-        scope.close(f"if ({name} > 0)", inner)
+        self._once(level, scope, lambda outer: outer.close(f"if ({name} > 0)", inner))
 
     def _lane(self, extent: int) -> Expr:
         """The lane variable of a vector with `extent` lanes in use."""

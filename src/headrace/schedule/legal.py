@@ -39,6 +39,8 @@ def _fault(define: Define, step: st.Step, schedule: st.Schedule) -> str | None:
         if any(isinstance(s, st.Vectorize) and s.axis == step.axis for s in schedule):
             return "the axis is vectorised; ask for registers there"
         return _count_fault(step.count) or _ordered_fault(define)
+    if isinstance(step, st.Parallel):
+        return _parallel_fault(define, step)
     if isinstance(step, st.Unroll | st.Accumulators):
         return _count_fault(step.count)
     return _vector_fault(define, step) if isinstance(step, st.Vectorize) else None
@@ -79,6 +81,18 @@ def _vector_fault(define: Define, step: st.Vectorize) -> str | None:
         along = [r for r in inner if v in free_vars(r)]
         return _accumulator_fault(along)
     return _reduction_fault(st.reductions(define), inner, step.axis - spatial)
+
+
+def _parallel_fault(define: Define, step: st.Parallel) -> str | None:
+    """Points write different elements, so only order and the one flag of a failed check stand in the way."""
+    if not 0 <= step.axis < len(define.axes):
+        return f"the Define has {len(define.axes)} axes"
+    if define.ordered or step.parts < 1:
+        return _count_fault(step.parts) or _ordered_fault(define)
+    if define.axes[step.axis].bound < 2:
+        return "the axis has one point"
+    checked = any(e.op == "check" for s in define.stores for root in (s.value, *s.index) for e in walk(root))
+    return "an index is checked in it" if checked else None
 
 
 def _reductions(define: Define) -> list[Expr]:

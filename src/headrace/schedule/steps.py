@@ -65,9 +65,21 @@ class Pack:
     """Store the constants of this Define in the order in which the loops read them."""
 
 
-Step = Union[Order, OrderReduce, Vectorize, RegisterTile, Unroll, Accumulators, Pack]
+@dataclass(frozen=True)
+class Parallel:
+    """Cut the loop over an axis, between its tiles, into `parts` that may run at the same time, on threads.
+
+    Every point is computed by the same instructions whatever `parts` is. Programs of one thread, and Defines
+    inside a Loop or Branch, ignore it.
+    """
+
+    axis: int
+    parts: int
+
+
+Step = Union[Order, OrderReduce, Vectorize, RegisterTile, Unroll, Accumulators, Pack, Parallel]
 Schedule = tuple[Step, ...]
-STEPS = {c.__name__: c for c in (Order, OrderReduce, Vectorize, RegisterTile, Unroll, Accumulators, Pack)}
+STEPS = {c.__name__: c for c in (Order, OrderReduce, Vectorize, RegisterTile, Unroll, Accumulators, Pack, Parallel)}
 
 
 def show(schedule: Schedule) -> str:

@@ -16,20 +16,24 @@ def library_name(name: str, triple: str) -> str:
     return f"lib{name}.dylib" if "macos" in triple or "darwin" in triple else f"lib{name}.so"
 
 
-def library_flags(triple: str) -> tuple[str, ...]:
+def library_flags(triple: str, threads: bool = False) -> tuple[str, ...]:
     """Flags for a shared library without build id; what it leaves undefined beyond libc is an error."""
+    if threads:
+        return ("-pthread", *library_flags(triple))
     if "linux" in triple:
         return (*CFLAGS, "-fPIC", "-shared", "-Wl,--build-id=none", "-Wl,-z,defs", "-Wl,-z,noexecstack")
     return (*CFLAGS, "-fPIC", "-shared") if "windows" not in triple else (*CFLAGS, "-shared")
 
 
-def compile_library(toolchain: Toolchain, triple: str, sources: Sequence[str], library: str, folder: Path) -> None:
+def compile_library(
+    toolchain: Toolchain, triple: str, sources: Sequence[str], library: str, folder: Path, threads: bool = False
+) -> None:
     """Compile `sources` to the shared library `library`; all are names in `folder`, where the compiler runs.
 
     Relative names keep the folder out of the result, so equal sources give equal bytes anywhere.
     Raises ToolchainError.
     """
-    flags = (*toolchain.flags_for(triple), *library_flags(triple))
+    flags = (*toolchain.flags_for(triple), *library_flags(triple, threads))
     run_compiler(toolchain, (*flags, "-o", library, *sources), folder)
 
 
