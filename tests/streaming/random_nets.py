@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 LAYERS = (
     "conv", "conv", "conv", "down", "up", "max", "average", "act", "norm", "gru", "lstm", "cumsum", "pad",
-    "cut", "skip", "skip", "linear", "conv2d",
+    "cut", "skip", "skip", "linear", "conv2d", "resize", "lp",
 )  # fmt: skip
 
 
@@ -83,8 +83,20 @@ def _up(net, x, channels):
 def _pool(net, x, kind):
     kernel, stride = net.pick(1, 4), net.pick(1, 3)
     pads = [net.pick(0, kernel - 1), net.pick(0, kernel - 1)]
-    extra = {"count_include_pad": net.pick(0, 1)} if kind == "AveragePool" else {}
+    extra = {"ceil_mode": net.pick(0, 1)}
+    if kind == "AveragePool" and not extra["ceil_mode"]:
+        extra["count_include_pad"] = net.pick(0, 1)
     return net.op(kind, x, kernel_shape=[kernel], strides=[stride], pads=pads, **extra)
+
+
+def _resize(net, x):
+    """Up by a whole factor, or down by two."""
+    where = net.draw(st.sampled_from(["asymmetric", "half_pixel", "pytorch_half_pixel"]))
+    mode = net.draw(st.sampled_from(["nearest", "linear"]))
+    factor = net.draw(st.sampled_from([2.0, 3.0, 0.5]))
+    extra = {"nearest_mode": net.draw(st.sampled_from(["floor", "ceil"]))} if mode == "nearest" else {}
+    scales = net.const([1.0, 1.0, factor])
+    return net.op("Resize", x, "", scales, mode=mode, coordinate_transformation_mode=where, **extra)
 
 
 def _recurrent(net, x, channels, kind):
@@ -123,8 +135,10 @@ def _layer(net, kind, x, channels):
         return _down(net, x, channels)
     if kind == "up":
         return _up(net, x, channels)
-    if kind in ("max", "average"):
-        return _pool(net, x, {"max": "MaxPool", "average": "AveragePool"}[kind])
+    if kind in ("max", "average", "lp"):
+        return _pool(net, x, {"max": "MaxPool", "average": "AveragePool", "lp": "LpPool"}[kind])
+    if kind == "resize":
+        return _resize(net, x)
     if kind == "act":
         return net.op(net.draw(st.sampled_from(["Sigmoid", "Tanh", "Relu", "Cos"])), x)
     if kind == "norm":
@@ -208,7 +222,7 @@ def finish(net, x, channels) -> onnx.ModelProto:
         [helper.make_tensor_value_info(x, TensorProto.FLOAT, [1, None, None])],
         net.weights,
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
 
 
 def text(model: onnx.ModelProto) -> str:

@@ -32,7 +32,7 @@ class Taps:
 
 @dataclass(frozen=True)
 class Layout:
-    """Attributes of all spatial axes, paddings explicit; `k` is the one that is time."""
+    """Attributes of all spatial axes, paddings explicit. k: the one that is time; ceil: the last window may be cut."""
 
     kernel: list[int]
     strides: list[int]
@@ -40,6 +40,7 @@ class Layout:
     begin: list[int]
     end: list[int]
     k: int
+    ceil: bool = False
 
     @property
     def taps(self) -> Taps:
@@ -98,10 +99,12 @@ def _same(site: Site, layout: Layout, axis: int) -> int:
     return max(0, reach - stride)
 
 
-def _window(site: Site, fact: TimeFact, taps: Taps, edge: Edge, first: int = 0, last: int | None = None) -> Read:
-    """Read of taps first … last of the window; an edge only where it has padding of its own."""
+def _window(
+    site: Site, fact: TimeFact, taps: Taps, edge: Edge, first: int = 0, last: int | None = None, cut: bool = False
+) -> Read:
+    """Read of taps first … last of the window; an edge only where it has padding of its own, or cut windows."""
     last = taps.kernel - 1 if last is None else last
-    padded = taps.left > 0 or taps.right > 0
+    padded = taps.left > 0 or taps.right > 0 or cut
     return site.read(
         0,
         taps.stride,
@@ -171,14 +174,8 @@ def _pool_layout(site: Site) -> tuple[TimeFact, Layout | None]:
     fact = _signal(site)
     if fact.axis < 2:
         return fact, None
-    if site.attr("ceil_mode", 0) and site.attr("strides"):
-        k = fact.axis - 2
-        if int(site.attr("strides")[k]) > 1:
-            raise site.refuse(
-                "rounds the number of windows up, so the last one may be cut",
-                "use ceil_mode=0, with padding where needed",
-            )
-    return fact, _layout(site, fact, [int(v) for v in site.attr("kernel_shape")])
+    layout = _layout(site, fact, [int(v) for v in site.attr("kernel_shape")])
+    return fact, replace(layout, ceil=bool(site.attr("ceil_mode", 0)))
 
 
 @stream("MaxPool", "LpPool")
@@ -192,7 +189,7 @@ def pool(site: Site) -> Plan:
     if site.op == "MaxPool":
         dtype = np.dtype(dtype_name(site.node.outputs[0].dtype))
         low = int(np.iinfo(dtype).min) if dtype.kind in "iu" else -np.inf
-    read = _window(site, fact, layout.taps, Edge("constant", low))
+    read = _window(site, fact, layout.taps, Edge("constant", low), cut=layout.ceil)
 
     def emit(e: Emit) -> Sequence[ir.Value | None]:
         return e.clone({0: e.read(0)}, drop=("auto_pad",), **layout.attributes(layout.taps.kernel))
@@ -207,7 +204,12 @@ def average_pool(site: Site) -> Plan:
     if layout is None:
         return framewise(site, {0: fact.axis})
     taps = layout.taps
-    partial = not site.attr("count_include_pad", 0) and (taps.left > 0 or taps.right > 0)
+    counted = bool(site.attr("count_include_pad", 0))
+    if counted and layout.ceil and taps.stride > 1:
+        raise site.refuse(
+            "counts padding in windows that are cut at the end", "use ceil_mode=0, or do not count padding"
+        )
+    partial = not counted and (taps.left > 0 or taps.right > 0 or layout.ceil)
     read = _window(site, fact, taps, Edge())
     if partial:
         source = site.node.inputs[0]

@@ -133,12 +133,12 @@ class Read:
         """`hi` for readiness: reflection at the start takes frames that lie further on."""
         if self.edge is None or self.edge.mode == "constant" or self.first(0) >= 0:
             return self.hi
-        extra, o = 0, 0
+        wait, o = self.hi, 0
         while self.first(o) < 0:
             mirror = -self.first(o) if self.edge.mode == "reflect" else 0
-            extra = max(extra, mirror - self.last(o))
+            wait = max(wait, self.den * mirror - self.num * o)
             o += 1
-        return self.hi + self.den * extra
+        return wait
 
     def first(self, o: int) -> int:
         """First frame that output frame o reads."""

@@ -7,22 +7,14 @@ nothing to add. Formulas follow the ONNX operator specification, opset 26.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import onnx_ir as ir
 
 from headrace.errors import InvalidModel
 from headrace.graph.facts import Facts, label
 from headrace.graph.rewrite import attribute, get_input
-from headrace.graph.symbolic import (
-    Dim,
-    SymDim,
-    exact_div,
-    floor_div,
-    interval,
-    product,
-    provably,
-)
+from headrace.graph.symbolic import Dim, SymDim, exact_div, floor_div, interval, product, provably
+from headrace.passes import infer_spatial
 
 Dims = tuple["Dim | None", ...]
 Rule = Callable[[ir.Node, Facts], "list[Dims | None] | None"]
@@ -266,79 +258,12 @@ def _range(node: ir.Node, facts: Facts) -> list[Dims | None] | None:
     return [(extent if provably(0, "<=", extent, facts.symbols) else None,)]
 
 
-def _windowed(node: ir.Node, facts: Facts) -> list[Dims | None] | None:
-    """Convolutions and pools."""
-    dims = _dims(node, 0, facts)
-    if dims is None or len(dims) < 3:
-        return None
-    spatial = len(dims) - 2
-    weights = _dims(node, {"QLinearConv": 3}.get(node.op_type, 1), facts) if "Conv" in node.op_type else None
-    kernel: Any = attribute(node, "kernel_shape") or (weights[2:] if weights else None)
-    if kernel is None or any(isinstance(k, SymDim) for k in kernel):
-        return None
-    strides = attribute(node, "strides") or [1] * spatial
-    dilations = attribute(node, "dilations") or [1] * spatial
-    pads = attribute(node, "pads") or [0] * (2 * spatial)
-    auto = attribute(node, "auto_pad", "NOTSET")
-    ceil = bool(attribute(node, "ceil_mode", 0))
-    result: list[Dim | None] = [dims[0], weights[0] if weights else dims[1]]
-    for i in range(spatial):
-        size, reach = dims[2 + i], (kernel[i] - 1) * dilations[i] + 1
-        if auto.startswith("SAME"):
-            result.append(floor_div(size + (strides[i] - 1), strides[i], facts.symbols))
-            continue
-        total = 0 if auto == "VALID" else pads[i] + pads[i + spatial]
-        span = size + total - reach
-        if ceil and strides[i] > 1:
-            result.append(None)  # the last window may lie in the padding, which depends on the value
-        else:
-            result.append(floor_div(span, strides[i], facts.symbols) + 1)
-    return [tuple(result)] * len(node.outputs)
-
-
-def _conv_transpose(node: ir.Node, facts: Facts) -> list[Dims | None] | None:
-    dims, weights = _dims(node, 0, facts), _dims(node, 1, facts)
-    if dims is None or weights is None:
-        return None
-    spatial = len(dims) - 2
-    kernel: Any = attribute(node, "kernel_shape") or weights[2:]
-    strides = attribute(node, "strides") or [1] * spatial
-    dilations = attribute(node, "dilations") or [1] * spatial
-    pads = attribute(node, "pads") or [0] * (2 * spatial)
-    extra = attribute(node, "output_padding") or [0] * spatial
-    auto = attribute(node, "auto_pad", "NOTSET")
-    fixed = attribute(node, "output_shape")
-    result: list[Dim | None] = [dims[0], product(weights[1], attribute(node, "group", 1))]
-    for i in range(spatial):
-        size = dims[2 + i]
-        if fixed:
-            result.append(fixed[i])
-        elif auto.startswith("SAME"):
-            result.append(product(size, strides[i]))
-        else:
-            total = 0 if auto == "VALID" else pads[i] + pads[i + spatial]
-            reach = (kernel[i] - 1) * dilations[i] + 1
-            result.append(product(size - 1, strides[i]) + extra[i] + reach - total)
-    return [tuple(result)]
-
-
 def _one_hot(node: ir.Node, facts: Facts) -> list[Dims | None] | None:
     dims, depth = _dims(node, 0, facts), int_list(get_input(node, 1), facts)
     if dims is None or not depth:
         return None
     axis = attribute(node, "axis", -1) % (len(dims) + 1)
     return [(*dims[:axis], depth[0], *dims[axis:])]
-
-
-def _depth_to_space(node: ir.Node, facts: Facts) -> list[Dims | None] | None:
-    dims, block = _dims(node, 0, facts), attribute(node, "blocksize")
-    if dims is None or len(dims) != 4:
-        return None
-    n, c, h, w = dims
-    if node.op_type == "DepthToSpace":
-        return [(n, floor_div(c, block * block, facts.symbols), product(h, block), product(w, block))]
-    high, wide = floor_div(h, block, facts.symbols), floor_div(w, block, facts.symbols)
-    return [(n, product(c, block, block), high, wide)]
 
 
 def _like_input(node: ir.Node, facts: Facts) -> list[Dims | None] | None:
@@ -388,6 +313,7 @@ ALWAYS = frozenset(
 OVERRIDES = frozenset(("STFT",))
 
 RULES: dict[str, Rule] = {
+    **infer_spatial.RULES,
     "GroupNormalization": _like_input,
     "MeanVarianceNormalization": _like_input,
     "STFT": _stft,
@@ -406,14 +332,5 @@ RULES: dict[str, Rule] = {
     "Tile": _tile,
     "ConstantOfShape": _constant_of_shape,
     "Range": _range,
-    "Conv": _windowed,
-    "ConvInteger": _windowed,
-    "QLinearConv": _windowed,
-    "MaxPool": _windowed,
-    "AveragePool": _windowed,
-    "LpPool": _windowed,
-    "ConvTranspose": _conv_transpose,
     "OneHot": _one_hot,
-    "DepthToSpace": _depth_to_space,
-    "SpaceToDepth": _depth_to_space,
 }
