@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from headrace.codegen import vmath
+from headrace.codegen.account import info
 from headrace.codegen.driver import (
     ALIGN,
     Layout,
@@ -14,7 +15,7 @@ from headrace.codegen.driver import (
     sizes,
     state_functions,
 )
-from headrace.codegen.generated import Generated, KernelInfo, Port, Symbol
+from headrace.codegen.generated import Generated, Port, Symbol
 from headrace.codegen.header import errors, header
 from headrace.codegen.helpers import helpers
 from headrace.codegen.kernels import Kernel, KernelWriter, ScheduleFn, is_empty, total_macs
@@ -88,7 +89,7 @@ def generate(
         outputs=layout.outputs,
         states=layout.states,
         symbols=layout.symbols,
-        kernels=tuple(_info(k) for k in kernels),
+        kernels=tuple(info(k, memory, isa, _working_set(layout, state_bytes + scratch_bytes)) for k in kernels),
         macs=sum(total_macs(s) for s in module.body),
         scratch_lower_bound=memory.lower_bound,
         facts={
@@ -163,15 +164,11 @@ def _port(b: Buffer, field: str, symbols: set[str]) -> Port:
     return Port(b.name, numpy_dtype(b.dtype).name, tuple(shape), field, 0, b.nbytes)
 
 
+def _working_set(layout: Layout, memory_bytes: int) -> int:
+    """Bytes that one run touches."""
+    return len(layout.weights.blob) + memory_bytes + sum(p.nbytes for p in (*layout.inputs, *layout.outputs))
+
+
 def _idle(s: Statement, memory: Plan) -> bool:
     """Whether a statement has nothing to do: no points, or a copy of a buffer onto itself."""
     return is_empty(s) or (isinstance(s, Define) and memory.moves_nothing(s))
-
-
-def _info(k: Kernel) -> KernelInfo:
-    s = k.statement
-    buffers = [a.buffer for a in k.arguments if a.buffer is not None]
-    const = sum(b.nbytes for b in buffers if b.space == "const")
-    other = sum(b.nbytes for b in buffers if b.space != "const")
-    n = total_macs(s)
-    return KernelInfo(k.name, s.nodes, n, 2 * n, const, other, tuple(k.schedules))

@@ -33,7 +33,12 @@ class Symbol:
 
 @dataclass(frozen=True)
 class KernelInfo:
-    """One generated C function: which graph nodes it computes and how much work that is."""
+    """One generated C function: which graph nodes it computes and how much work that is.
+
+    weight_bytes, io_bytes: sizes of the arrays that it is given. operations: multiply-adds and all other
+    arithmetic on data; functions: exp, tanh and their like among them; constant_bytes, read_bytes,
+    written_bytes: what it touches, each byte once; cycles: what the cost model expects, by cause.
+    """
 
     name: str
     nodes: tuple[str, ...]
@@ -42,6 +47,12 @@ class KernelInfo:
     weight_bytes: int
     io_bytes: int
     schedule: tuple[str, ...] = ()
+    operations: int = 0
+    functions: int = 0
+    constant_bytes: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+    cycles: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
