@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
@@ -36,6 +37,9 @@ from headrace.ops.timed import (
 )
 from headrace.streaming import attention
 
+if TYPE_CHECKING:
+    from headrace.streaming.windows import Windows
+
 
 @dataclass
 class Analysis:
@@ -50,6 +54,7 @@ class Analysis:
     needs: list[tuple[Dim, int]] = field(default_factory=list)
     max_past: int | None = None
     unlimited: bool = False
+    windows: Windows | None = None
 
     def fact(self, value: ir.Value) -> TimeFact:
         """Time of a value that has it."""
@@ -82,7 +87,7 @@ def analyse(
     for node in graph:
         if node in needed:
             result.live.append(node)
-            _visit(node, result, pending)
+            visit(node, result, pending)
     for value in graph.outputs:
         fact = result.time.get(value)
         if isinstance(fact, BandFact | GridFact):
@@ -97,7 +102,7 @@ def analyse(
             raise NotStreamable(
                 _producer(value), f"output {value.name!r} merges rows with time", "leave out the last reshape"
             )
-    result.chunk = _chunk(result)
+    result.chunk = smallest_chunk(result)
     return result
 
 
@@ -121,7 +126,8 @@ def _producer(value: ir.Value) -> str:
     return label(node) if node is not None else value.name or ""
 
 
-def _visit(node: ir.Node, result: Analysis, pending: dict[ir.Value, Pending]) -> None:
+def visit(node: ir.Node, result: Analysis, pending: dict[ir.Value, Pending]) -> None:
+    """Facts and plan of one node whose inputs were visited. NotStreamable where its rule says so."""
     facts, time = result.prepared.facts, result.time
     outputs = [v for v in node.outputs if v.name]
     if all(facts.contents.get(v) is not None for v in outputs):
@@ -233,7 +239,8 @@ def at(length: Dim, frames: int) -> int:
     return length if isinstance(length, int) else length.evaluate({TIME: frames})
 
 
-def _chunk(result: Analysis) -> int:
+def smallest_chunk(result: Analysis) -> int:
+    """The fewest input frames for which every value has whole frames in each step."""
     found = [result.multiple * 0 + 1]
     for fact in result.time.values():
         if isinstance(fact, TimeFact):

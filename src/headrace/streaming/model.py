@@ -48,6 +48,47 @@ class Passing:
 
 
 @dataclass(frozen=True)
+class LayerWork:
+    """One layer with products. alone: MAC of one window by itself; shared: MAC per window in the stream.
+
+    why: what keeps windows from sharing it; empty where they do.
+    """
+
+    name: str
+    op: str
+    alone: int
+    shared: int
+    why: str
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """The step model gives what the offline model gives on windows of `frames` frames, `hop` frames apart."""
+
+    frames: int
+    hop: int
+    work: tuple[LayerWork, ...]
+
+    @property
+    def alone(self) -> int:
+        """MAC per window, one window after the other."""
+        return sum(layer.alone for layer in self.work)
+
+    @property
+    def shared(self) -> int:
+        """MAC per window as a stream."""
+        return sum(layer.shared for layer in self.work)
+
+    def __str__(self) -> str:
+        """For people, without the layers."""
+        saved = 100 * (1 - self.shared / self.alone) if self.alone else 0
+        return (
+            f"windows of {self.frames} frames, every {self.hop}: {self.shared:,} MAC per window, "
+            f"{self.alone:,} window by window ({saved:.0f} % saved)"
+        )
+
+
+@dataclass(frozen=True)
 class StreamSpec:
     """The JSON object under `headrace.stream`."""
 
@@ -65,6 +106,7 @@ class StreamSpec:
     inputs: dict[str, Port]
     outputs: dict[str, TimeOutput]
     finals: dict[str, tuple[Passing, ...]]
+    window: WindowSpec | None = None
 
     def dump(self) -> str:
         """As JSON."""
@@ -114,8 +156,15 @@ def _parse(data: dict[str, Any]) -> StreamSpec:
             "inputs": {k: Port(**port(v)) for k, v in data["inputs"].items()},
             "outputs": {k: TimeOutput(**port(v)) for k, v in data["outputs"].items()},
             "finals": {k: tuple(Passing(**port(p)) for p in v) for k, v in data["finals"].items()},
+            "window": _window(data.get("window")),
         }
     )
+
+
+def _window(data: dict[str, Any] | None) -> WindowSpec | None:
+    if data is None:
+        return None
+    return WindowSpec(data["frames"], data["hop"], tuple(LayerWork(**layer) for layer in data["work"]))
 
 
 @dataclass(frozen=True)
@@ -134,6 +183,11 @@ class StepModel(Model):
     def chunk(self) -> int:
         """Input frames per step."""
         return self.spec.chunk
+
+    @property
+    def window(self) -> WindowSpec | None:
+        """Of a step model made with window=: its windows and the work that they share; else None."""
+        return self.spec.window
 
     @property
     def ratio(self) -> dict[str, float]:

@@ -15,10 +15,13 @@ from headrace.ops.timed import TIME, FinalFact, TimeFact
 from headrace.streaming.analyse import Analysis, analyse, at
 from headrace.streaming.emit import NodeWriter, Writer, collect_lines, static
 from headrace.streaming.length import offsets
-from headrace.streaming.model import STREAM, Passing, Port, StepModel, StreamSpec, TimeOutput
+from headrace.streaming.model import STREAM, Passing, Port, StepModel, StreamSpec, TimeOutput, WindowSpec
 from headrace.streaming.opening import BOUND, LONG, known_shapes, opened, prepare_open, streamed_natively, time_axis
 from headrace.streaming.reach import reaches, timing
+from headrace.streaming.shared import read_by
 from headrace.streaming.sink import sink_pads
+from headrace.streaming.windows import analyse_windows, window_grid
+from headrace.streaming.work import window_work
 
 
 def stream(
@@ -29,16 +32,21 @@ def stream(
     constants: Mapping[str, Any] | None = None,
     multiple: Mapping[str, int] | None = None,
     max_past: int | None = None,
+    window: int | Mapping[str, int] | None = None,
+    hop: int = 1,
     chunk: int | None = None,
 ) -> StepModel:
     """The step model of an offline model.
 
     axes: time input → its time axis; shapes: fixes other unknown dims (else 1); multiple: the lengths
     of these inputs are always multiples of that; max_past: longest signal, in input frames, that
-    attention without a limit to its past must remember; chunk: frames per step, a multiple of the smallest.
+    attention without a limit to its past must remember; window, hop: another function, the model on every
+    window of so many frames; chunk: frames per step, a multiple of the smallest.
     Raises NotStreamable(node, reason, hint), ValueError for wrong arguments.
     """
-    analysis = analyse_model(model, axes, shapes=shapes, constants=constants, multiple=multiple, max_past=max_past)
+    analysis = analyse_model(
+        model, axes, shapes=shapes, constants=constants, multiple=multiple, max_past=max_past, window=window, hop=hop
+    )
     if chunk is not None and (chunk < 1 or chunk % analysis.chunk):
         raise ValueError(f"chunk={chunk}: must be a multiple of {analysis.chunk}, the smallest for this model")
     return write(analysis, model, chunk or analysis.chunk)
@@ -52,6 +60,8 @@ def analyse_model(
     constants: Mapping[str, Any] | None = None,
     multiple: Mapping[str, int] | None = None,
     max_past: int | None = None,
+    window: int | Mapping[str, int] | None = None,
+    hop: int = 1,
     seen: list[Analysis] | None = None,
 ) -> Analysis:
     """Prepare a model with its length open, and find where time is in it."""
@@ -68,6 +78,12 @@ def analyse_model(
     step = steps.pop() if steps else 1
     known = {**known_shapes(model, axes, shapes or {}, constants or {})}
     wanted = {name: time_axis(name, axis, known) for name, axis in axes.items()}
+    if window is not None:
+        if multiple or max_past is not None:
+            raise ValueError("window= runs the model on windows of one length; leave out multiple= and max_past=")
+        return analyse_windows(model, wanted, window_grid(model, wanted, window, hop), known, constants, seen)
+    if hop != 1:
+        raise ValueError(f"hop={hop}: the distance of windows; give their length too, window=")
     fixed = {
         name: tuple(TIME if i == wanted.get(name) else d for i, d in enumerate(dims)) for name, dims in known.items()
     }
@@ -202,7 +218,15 @@ def _spec(writer: Writer, graph: ir.Graph) -> StreamSpec:
         inputs,
         outputs,
         finals,
+        _windows(analysis),
     )
+
+
+def _windows(analysis: Analysis) -> WindowSpec | None:
+    windows = analysis.windows
+    if windows is None:
+        return None
+    return WindowSpec(windows.grid.frames, windows.grid.hop, window_work(analysis, windows))
 
 
 def _min_length(analysis: Analysis) -> int:
@@ -227,7 +251,7 @@ def _assemble(writer: Writer, outputs: list[ir.Value], spec: StreamSpec, model: 
     states = [a for a, _ in writer.states]
     used = _used_nodes(writer.nodes, [*outputs, *following])
     nodes = [n for n in writer.nodes if n in used]
-    read = {v for n in nodes for v in n.inputs if v is not None}
+    read = {v for n in nodes for v in read_by(n)}
     constants = [v for v in writer.constants.values() if v in read]
     clock = [v for v in (writer.position, writer.valid) if v is not None]
     given = [v for v in writer.inputs if v not in states and v not in clock]
@@ -256,5 +280,5 @@ def _used_nodes(nodes: Sequence[ir.Node], ends: Sequence[ir.Value]) -> set[ir.No
         node = queue.pop()
         if node is not None and node not in found:
             found.add(node)
-            queue += [v.producer() for v in node.inputs if v is not None]
+            queue += [v.producer() for v in read_by(node)]
     return found
