@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 import headrace as hr
 from headrace.measure.contract_report import ContractReport
 from tests.artifact.stepmodels import cut, cuts
+from tests.streaming.networks import attention, build, recurrent, unet
 from tests.streaming.onestream import close, offline
 from tests.streaming.random_nets import nets, text
+from tests.streaming.test_layers import NETS
 from tests.streaming.test_models import AXES
 from zoo import catalog
 
@@ -31,7 +33,7 @@ def step_of(net: onnx.ModelProto, factor: int) -> hr.StepModel | None:
 
 
 @pytest.mark.slow
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(net=nets(), seed=st.integers(0, 2**20), factor=st.sampled_from([1, 2, 3]))
 def test_random_network(net: Any, seed: int, factor: int) -> None:
     note(text(net))
@@ -48,6 +50,24 @@ def test_random_network(net: Any, seed: int, factor: int) -> None:
         got = [stream.push(piece)[out] for piece in pieces] + [stream.flush()[out]]
         close(want, np.concatenate(got, axis), f"T={total}", 1e-4)
         stream.reset()
+
+
+NAMED: dict[str, Any] = {
+    **{name: (make, {}) for name, (make, _, _) in NETS.items()},
+    "unet": (unet, {"multiple": {"x": 4}}),
+    "lstm with last states": (recurrent("LSTM", True, True), {}),
+    "rotary attention": (lambda b: attention(b, "trilu", rotary=True), {"max_past": 36}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMED)
+def test_contract_of_a_network(name: str) -> None:
+    make, options = NAMED[name]
+    net = build(make)
+    report = hr.verify(hr.stream(net, {"x": 2}, **options), model=net, cuttings=2)
+    assert isinstance(report, ContractReport) and report.ok, report.table()
+    assert all("refuses these inputs" in note for note in report.notes)  # of the float64 evaluation
 
 
 @pytest.mark.models

@@ -11,7 +11,9 @@ import onnx
 import pytest
 
 import headrace as hr
+from headrace.codegen.stream_plan import Lane
 from headrace.measure.contract_report import BROKEN, HOLDS, UNTESTED, ContractReport
+from headrace.measure.perturb import Reach
 from tests.artifact import stepmodels
 from tests.artifact.stepmodels import ALL, model_of, weights
 
@@ -136,3 +138,15 @@ def test_without_the_offline_model_the_step_is_compared() -> None:
     """There is nothing to try the contract against; the program is compared with the step model."""
     report = hr.verify(stepmodels.same().step())
     assert not isinstance(report, ContractReport) and report.ok
+
+
+def test_reach_of_a_transposed_convolution() -> None:
+    """Kernel 4, stride 2, padding 1: four output frames change with one input frame, each depends on two."""
+    lane = Lane("y", 2, (2, 1), 2)
+    reach = Reach(lane, 1)
+    for frame in (79, 80, 81, 82):
+        reach.add(frame, 40, 40)
+    assert (reach.field, reach.ahead) == (2, 1)
+    assert reach.fault({"lookahead": 1, "receptive_field": 2}) == ""
+    assert "depend on 2 input frames" in reach.fault({"lookahead": 1, "receptive_field": 1})
+    assert "1 input frames before" in reach.fault({"lookahead": 0, "receptive_field": None})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,48 +24,72 @@ def perturbed(
 ) -> tuple[str, str]:
     """Change one frame at a time of the offline model's input; (what is wrong or "", what was seen)."""
     rng, base = np.random.default_rng(seed), run(dict(signal))
-    ahead, behind = dict.fromkeys(told, -1), dict.fromkeys(told, -1)
+    reaches = {out.name: Reach(out, facts.chunk) for out in facts.outputs}
     for lane in facts.inputs:
         count = signal[lane.name].shape[lane.axis]
         for t in rng.integers(count // 4, max(count // 4 + 1, 3 * count // 4), PLACES).tolist():
-            changed = {**signal, lane.name: _changed(signal[lane.name], lane.axis, t, rng)}
-            other = run(changed)
+            other = run({**signal, lane.name: _changed(signal[lane.name], lane.axis, t, rng)})
             first, last = t * lane.rate[1] // lane.rate[0], ((t + 1) * lane.rate[1] - 1) // lane.rate[0]
             for out in facts.outputs:
-                frames = _differing(base[out.name], other[out.name], out.axis)
-                if frames:
-                    fault = _outside(out, told[out.name], frames, first, last, facts.chunk)
-                    if fault:
-                        return f"changing frame {t} of {lane.name!r}: {fault}", ""
-                    ahead[out.name] = max(ahead[out.name], first - own(out, frames[0]))
-                    behind[out.name] = max(behind[out.name], own(out, frames[-1]) - last)
-    return "", "; ".join(_seen(name, told[name], ahead[name], behind[name]) for name in told)
+                for frame in _differing(base[out.name], other[out.name], out.axis):
+                    reaches[out.name].add(frame, first, last)
+                fault = reaches[out.name].fault(told[out.name])
+                if fault:
+                    return f"changing frame {t} of {lane.name!r}: {fault}", ""
+    return "", "; ".join(reach.seen(told[name]) for name, reach in reaches.items())
+
+
+@dataclass
+class Reach:
+    """Which input frames one output has been seen to depend on.
+
+    Output frame o + frames depends on input frame t + chunk as o does on t. So t·frames − o·chunk stands for
+    all such pairs, and its extremes, for each place in a step, say how far apart the input frames of one
+    output frame lie, though only one input frame is changed at a time.
+    """
+
+    out: Lane
+    chunk: int
+    ahead: int | None = None  # input frames beyond the output frame's own time
+    newest: dict[int, int] = field(default_factory=dict)
+    oldest: dict[int, int] = field(default_factory=dict)
+
+    def add(self, frame: int, first: int, last: int) -> None:
+        """Output frame `frame` depends on an input frame that stands for input frames first to last."""
+        place, m = frame % self.out.frames, self.out.frames
+        newest, oldest = first * m - frame * self.chunk, last * m - frame * self.chunk
+        self.newest[place] = max(self.newest.get(place, newest), newest)
+        self.oldest[place] = min(self.oldest.get(place, oldest), oldest)
+        ahead = first - own(self.out, frame)
+        self.ahead = ahead if self.ahead is None else max(self.ahead, ahead)
+
+    @property
+    def field(self) -> int:
+        """Input frames from the oldest to the newest that one output frame depends on; 0 where nothing was seen."""
+        spans = [(self.newest[place] - self.oldest[place]) // self.out.frames + 1 for place in self.newest]
+        return max([0, *spans])
+
+    def fault(self, told: Mapping[str, Any]) -> str:
+        """What contradicts the stated look-ahead or receptive field."""
+        lookahead, stated = told["lookahead"], told["receptive_field"]
+        if self.ahead is not None and self.ahead > lookahead:
+            return f"a frame of {self.out.name!r} changes {self.ahead} input frames before, {lookahead} are stated"
+        if stated is not None and self.field > stated:
+            return f"frames of {self.out.name!r} depend on {self.field} input frames, the receptive field is {stated}"
+        return ""
+
+    def seen(self, told: Mapping[str, Any]) -> str:
+        if self.ahead is None:
+            return f"{self.out.name}: no frame changed anything"
+        stated = "unbounded" if told["receptive_field"] is None else told["receptive_field"]
+        look = f"look-ahead {max(0, self.ahead)} seen, {told['lookahead']} stated"
+        return f"{self.out.name}: {look}; field {self.field} seen, {stated} stated"
 
 
 def own(out: Lane, frame: int) -> int:
     """The input frame at the end of an output frame's own time."""
     p, q = out.rate
     return -(-(frame + 1) * q // p) - 1
-
-
-def _outside(out: Lane, told: Mapping[str, Any], frames: list[int], first: int, last: int, chunk: int) -> str:
-    """What contradicts the stated look-ahead or receptive field."""
-    lookahead, field = told["lookahead"], told["receptive_field"]
-    if first > own(out, frames[0]) + lookahead:
-        return f"frame {frames[0]} of {out.name!r} changes, more than {lookahead} input frames before"
-    slack = 0 if out.rate == (1, 1) else chunk  # frames of one period reach differently far
-    if field is not None and last < own(out, frames[-1]) + lookahead - field + 1 - slack:
-        return f"frame {frames[-1]} of {out.name!r} changes, beyond a receptive field of {field}"
-    return ""
-
-
-def _seen(name: str, told: Mapping[str, Any], ahead: int, behind: int) -> str:
-    if ahead < 0 and behind < 0:
-        return f"{name}: no frame changed anything"
-    field = told["receptive_field"]
-    stated = "unbounded" if field is None else str(field)
-    seen = f"look-ahead {max(0, ahead)} seen, {told['lookahead']} stated"
-    return f"{name}: {seen}; field {ahead + behind + 1} seen, {stated} stated"
 
 
 def _changed(array: Array, axis: int, frame: int, rng: np.random.Generator) -> Array:
