@@ -212,7 +212,26 @@ class NestEmitter:
         self.emitter.lane_vars.add(lane)
         return lane
 
+    def _in_order(self, points: list[Mapping]) -> list[Mapping]:
+        """The points of a tile so that few operands are alive at a time: the shorter side runs fastest."""
+        rows = [n for n in self.order if self.rows.get(n, 1) > 1]
+        if self.vector is None or len(rows) != 1 or self.vector.axis not in self.order:
+            return points
+        row, column = (self.define.axes[n].var for n in (rows[0], self.vector.axis))
+        first = points[0]
+        lines = sum(p[column] is first[column] for p in points)
+        columns = sum(p[row] is first[row] for p in points)
+        if lines * columns != len(points):
+            return points
+        outer_is_row = lines == 1 or points[1 % len(points)][row] is first[row]
+        wants_row = lines >= columns
+        if outer_is_row == wants_row:
+            return points
+        n = columns if outer_is_row else lines  # how many stand together now
+        return [p for k in range(n) for p in points[k::n]]
+
     def _body(self, scope: Scope, tile: Tile) -> None:
+        tile = replace(tile, points=self._in_order(tile.points))
         maps = self.packer.region(self.define, tile.ranges, tile.points, self.reduction) if self.pack else None
         roots = []
         for n, p in enumerate(tile.points):

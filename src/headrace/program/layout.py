@@ -2,6 +2,7 @@
 
 A contraction with constants is vectorised along the axis that the constants have and the data does not
 (the output channels); that dimension moves innermost. Readers without constants follow what they read.
+Operands of contractions of data with data lie as program/operands.py says.
 Declared inputs, outputs and states keep their order.
 """
 
@@ -12,12 +13,13 @@ from collections.abc import Sequence
 from headrace.program.expr import Expr, walk
 from headrace.program.index import free_vars
 from headrace.program.ir import Buffer, Define, Loop, Module, Statement, nested
+from headrace.program.operands import copy_operands, wanted_dimensions
 from headrace.program.rewrite import move_buffer, replace_body
 
 
 def choose_layout(module: Module, lanes: int) -> Module:
     """Permute scratch buffers. lanes: f32 elements of a vector."""
-    wanted: dict[Buffer, int] = {}
+    wanted = wanted_dimensions(module.body, lanes)
     pinned = {b for s in module.body for b in _carried(s)}
     _visit(module.body, wanted, lanes)
     body: Sequence[Statement] = module.body
@@ -33,7 +35,7 @@ def choose_layout(module: Module, lanes: int) -> Module:
             return tuple(i[k] for k in order)
 
         body = move_buffer(body, buffer, new, place)
-    return replace_body(module, body)
+    return replace_body(module, copy_operands(body, lanes))
 
 
 def _carried(s: Statement) -> set[Buffer]:

@@ -7,6 +7,7 @@ multiply-adds, loads and the latency of the accumulators, over all full and part
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -142,7 +143,7 @@ class Heuristic:
             if shape.fits(n, count, self.isa.vectors)
         }
         near = [tile for tile, cost in costs.items() if cost <= NEAR * min(costs.values())]
-        return min(near, key=lambda tile: (_written(*tile, vectors, limit), costs[tile]))
+        return min(near, key=lambda tile: (_written(tile[0], tile[1], vectors, limit), costs[tile]))
 
     def _inner(self, facts: Facts, tile: int) -> list[st.Step]:
         """Unrolling and independent accumulators for small tiles."""
@@ -186,7 +187,7 @@ class Heuristic:
 class _Kernel:
     """Loads of one step of a reduction, by what they depend on."""
 
-    sums: int
+    sums: int  # in the largest group of reductions that share their loops
     both: int  # vector loads that change with the row
     column: int  # vector loads shared by the rows
     row: int  # scalar loads that change with the row
@@ -200,7 +201,7 @@ class _Kernel:
             if a.inside:
                 counts[(a.uses(v), r is not None and a.uses(r))] += 1
         return _Kernel(
-            max(1, len(facts.reductions)),
+            max(Counter(tuple(a.bound for a in r.arg[1]) for r in facts.reductions).values(), default=1),
             counts[(True, True)],
             counts[(True, False)],
             counts[(False, True)],
@@ -213,10 +214,9 @@ class _Kernel:
         )
 
     def fits(self, n: int, count: int, vectors: int) -> bool:
-        sums, columns = n * count * self.sums, n * max(1, self.column)
         if n == count == 1:
             return True
-        return sums + min(columns, 4) + 1 < vectors and sums + columns + count <= vectors + 3
+        return n * count * self.sums + min(n * max(1, self.column), count * max(1, self.row)) + 1 < vectors
 
     def cycles(self, n: int, count: int, box: int, again: bool) -> float:
         """Cycles of one step of the reduction on a tile.
