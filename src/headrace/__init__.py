@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headrace.artifact.stream import Stream
     from headrace.graph.model import Model
     from headrace.streaming.model import StepModel
-    from headrace.verbs import bench, compile, inspect, load, open, stream, verify
+    from headrace.verbs import bench, compile, inspect, load, open, profile, stream, verify
 
 __all__ = [
     "Error",
@@ -43,6 +43,7 @@ __all__ = [
     "inspect",
     "load",
     "open",
+    "profile",
     "stream",
     "targets",
     "verify",
@@ -55,7 +56,7 @@ _HOME = {
     "Program": "headrace.artifact.program",
     "StepModel": "headrace.streaming.model",
     "Stream": "headrace.artifact.stream",
-    **dict.fromkeys(("bench", "compile", "inspect", "load", "open", "stream", "verify"), "headrace.verbs"),
+    **dict.fromkeys(("bench", "compile", "inspect", "load", "open", "profile", "stream", "verify"), "headrace.verbs"),
 }
 
 

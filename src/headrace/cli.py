@@ -151,6 +151,16 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--rounds", type=int, metavar="N", help="interleaved rounds (default: 31)")
     add_compile_options(sub)
 
+    sub = command("profile", _profile, "time, work and share of the limit of every kernel")
+    sub.add_argument("subject", metavar="MODEL|DIR")
+    sub.add_argument("--sort", choices=("time", "order"), default="time", help="rows by time, or as kernels run")
+    sub.add_argument("--trace", metavar="FILE", help="write some calls for ui.perfetto.dev or chrome://tracing")
+    sub.add_argument("--input", action="append", type=parse_file, default=[], metavar="x=x.npy", help="default: random")
+    sub.add_argument("--seconds", type=float, default=1.0, metavar="S", help="how long to measure (default: 1)")
+    sub.add_argument("--evict", action="store_true", help="touch 4 MB before every call")
+    sub.add_argument("--remeasure", action="store_true", help="measure the limits of this machine again")
+    add_compile_options(sub)
+
     command("targets", _targets, "targets, and whether they can be built and run here")
     command("doctor", _doctor, "what is installed, what is missing, the command that fixes it")
     return top
@@ -264,6 +274,24 @@ def _bench(arguments: argparse.Namespace) -> int:
     with _progress("measuring"):
         report = verbs.bench(program, peers, model=arguments.model, rounds=arguments.rounds, evict=arguments.evict)
     return _print_report(report, arguments)
+
+
+def _profile(arguments: argparse.Namespace) -> int:
+    from headrace import verbs
+    from headrace.cli_options import load_array
+
+    program = _compiled(arguments, arguments.subject)
+    inputs = {name: load_array(path, program.inputs.get(name)) for name, path in arguments.input}
+    with _progress("measuring"):
+        report = verbs.profile(
+            program, inputs or None, seconds=arguments.seconds, evict=arguments.evict, remeasure=arguments.remeasure
+        )
+    if arguments.trace:
+        report.write_trace(arguments.trace)
+    if arguments.json:
+        return _print_report(report, arguments)
+    print(report.table(arguments.sort))
+    return DONE
 
 
 def _targets(arguments: argparse.Namespace) -> int:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from headrace.measure.bench_report import BenchReport
     from headrace.measure.contract_report import ContractReport
     from headrace.measure.inspect import Inspection
+    from headrace.measure.profile_report import ProfileReport
     from headrace.measure.verify_report import VerifyReport
     from headrace.streaming.model import StepModel
 
@@ -181,6 +182,8 @@ def stream(
     constants: Mapping[str, Any] | None = None,
     multiple: Mapping[str, int] | None = None,
     max_past: int | None = None,
+    window: int | Mapping[str, int] | None = None,
+    hop: int = 1,
     chunk: int | None = None,
 ) -> StepModel:
     """The step model of an offline model: one chunk of frames and the state in, what is ready out.
@@ -189,12 +192,18 @@ def stream(
     fixed now; multiple: time input -> a number of which its length is always a multiple; max_past: the
     longest signal, in frames, for attention that reaches back without limit (StreamFull beyond);
     chunk: frames per step, a multiple of the smallest.
+    window: another function than the model over the whole signal: the model on every window of so many
+    frames, `hop` frames apart, results stacked on a new first axis, y[k] = f(x[k·hop : k·hop + window]).
+    Layers whose padding allows it are computed once for all windows; step.window says what that saves.
 
     Raises NotStreamable, which names the node, the reason and a way out; ValueError for wrong arguments.
     """
     from headrace.streaming.rewrite import stream as run
 
-    return run(load(model), axes, shapes=shapes, constants=constants, multiple=multiple, max_past=max_past, chunk=chunk)
+    return run(
+        load(model), axes, shapes=shapes, constants=constants, multiple=multiple, max_past=max_past,
+        window=window, hop=hop, chunk=chunk,
+    )  # fmt: skip
 
 
 def open(path: PathLike) -> Program:
@@ -269,6 +278,7 @@ def _contract(program: Program | ModelLike, step: Model, offline: Model, options
         "constants": own.get("constants"),
         "multiple": {first.name: facts.multiple} if facts.multiple > 1 else None,
         "max_past": facts.max_past,
+        **_window_options(stream_data(step) or {}),
     }
     known = {name: tuple(spec.shape) for name, spec in compiled.inputs.items() if name in offline.inputs}
 
@@ -304,6 +314,26 @@ def bench(
     compiled = _compiled(program, options)
     source = source_model(compiled, model) if peers else None
     return run(compiled, list(peers), source, inputs, rounds=rounds or ROUNDS, evict=evict)
+
+
+def profile(
+    program: Program | ModelLike,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    seconds: float = 1.0,
+    evict: bool = False,
+    remeasure: bool = False,
+    **options: Any,
+) -> ProfileReport:
+    """Time, work and bytes of each kernel of a program, beside what this machine can do at most.
+
+    inputs: arrays, else seeded random ones; seconds: how long to measure; evict: touch 4 MB before every
+    call; remeasure: the limits of this machine, which are otherwise measured once for a processor and a
+    compiler. A model instead of a program is compiled first, with `options` as in compile().
+    """
+    from headrace.measure.profile import profile as run
+
+    return run(_compiled(program, options), inputs, seconds=seconds, evict=evict, remeasure=remeasure)
 
 
 def inspect(
@@ -366,12 +396,21 @@ def _streamed_again(program: Program, offline: Model) -> Model:
     axes = {name: port["axis"] for name, port in data["inputs"].items()}
     known = {name: tuple(spec.shape) for name, spec in program.inputs.items() if name in offline.inputs}
     multiple = {next(iter(axes)): data["multiple"]} if data["multiple"] > 1 else None
-    step = stream(offline, axes, shapes=known, multiple=multiple, max_past=data["max_past"], chunk=data["chunk"])
+    rest = _window_options(data)
+    step = stream(
+        offline, axes, shapes=known, multiple=multiple, max_past=data["max_past"], chunk=data["chunk"], **rest
+    )
     if stream_data(step) != data:
         raise InvalidModel(
             f"{program.path} was compiled from a step model that was not saved; save it, and give it with model="
         )
     return step
+
+
+def _window_options(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of stream() with which a step model of windows was made."""
+    window = data.get("window")
+    return {} if window is None else {"window": window["frames"], "hop": window["hop"]}
 
 
 def _compiled(program: Program | ModelLike, options: Mapping[str, Any]) -> Program:

@@ -69,6 +69,11 @@ class Code:
         function: Function = _symbol(self._library, f"{self.name}_bridge_{verb}")
         return function
 
+    @property
+    def entry(self) -> int:
+        """Address of NAME_run."""
+        return ctypes.cast(_symbol(self._library, f"{self.name}_run"), ctypes.c_void_p).value or 0
+
     def failure(self, code: int) -> Exception:
         """The exception for a non-zero code."""
         if code == BUSY:

@@ -74,6 +74,22 @@ class Instance:
         Arrays must be C-contiguous, of the right dtype and shape, and outputs apart from everything
         else; they are kept alive by the function. Raises ValueError or TypeError.
         """
+        call = self.arguments(inputs, outputs)
+        function, argument = self._code.run, ctypes.byref(call)
+        owners = (self, call)  # referred to by bound(), so they live as long as it does
+
+        def bound() -> None:
+            code = function(argument)
+            if code:
+                raise owners[0]._code.failure(code)
+
+        return bound
+
+    def arguments(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Call:
+        """The addresses that NAME_run takes for these arrays; bind() says what they must be.
+
+        It keeps the arrays alive, but not the instance.
+        """
         manifest = self._manifest
         check_names(inputs, manifest.inputs, "input")
         check_names(outputs, manifest.outputs, "output")
@@ -83,15 +99,13 @@ class Instance:
         taken = {p.name: self._in_place(outputs[p.name], p, "output") for p in ports}
         check_overlap(given, taken)
         call = self._call(given, taken, symbols)
-        function, argument = self._code.run, ctypes.byref(call)
-        owners = (self, given, taken)  # referred to by bound(), so they live as long as it does
+        call.arrays = (given, taken)
+        return call
 
-        def bound() -> None:
-            code = function(argument)
-            if code:
-                raise owners[0]._code.failure(code)
-
-        return bound
+    @property
+    def entry(self) -> int:
+        """Address of NAME_run, which takes the addresses in arguments()."""
+        return self._code.entry
 
     def state(self) -> dict[str, Array]:
         """A copy of the state, by the names of the model's state inputs; empty where there is none."""

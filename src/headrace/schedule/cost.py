@@ -33,6 +33,7 @@ DIVIDE = 16.0
 DEARER = {"min": 3.0, "max": 3.0, "floor": 1.0, "round": 1.0, "sigmoid": 40.0, "tanh": 40.0, "pow": 80.0}
 FOLD = 8.0  # cycles to sum the lanes of a vector
 START = 3.0  # cycles to begin and end a tile
+BESIDE = 0.6  # share of reading from outer caches that arithmetic does not hide, or the other way round
 CALL = 30.0  # cycles of a call and of its first misses in the pipeline
 CAUSES = ("arithmetic", "lanes", "instructions", "latency", "loads", "strides", "registers", "caches", "loops")
 
@@ -119,7 +120,8 @@ def _cost(facts: Facts, schedule: st.Schedule, isa: Isa, machine: Machine, worki
     issue = (found.operations + found.more + 0.5 * found.moves) / ISSUE
     busy = max(computing, moving, issue, waiting)
     busy += 0.1 * (computing + moving - max(computing, moving))
-    far = max(0.0, _far(nest, machine, working_set) - 0.7 * (busy + found.lanewise))
+    computed, read = busy + found.lanewise, _far(nest, machine, working_set)
+    far = max(computed, read) + BESIDE * min(computed, read) - computed
     late = max(0.0, waiting - max(computing, moving, issue))
     return _named(
         arithmetic=ideal,
