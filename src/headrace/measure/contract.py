@@ -56,7 +56,11 @@ def _lengths(subject: Subject) -> list[int]:
     facts = subject.facts
     fixed = {subject.offline.inputs[o.name].shape[o.axis] for o in facts.inputs if o.name in subject.offline.inputs}
     numbers = [d for d in fixed if isinstance(d, int)]
-    if numbers:
+    window = subject.told.get("window")
+    if window is not None:
+        text = f"the model on every window of {window['frames']} frames, {window['hop']} apart"
+        subject.notes.append(f"{text}: another function than the model over the whole signal")
+    elif numbers:
         subject.notes.append(f"the offline model takes {numbers[0]} frames only; no other length can be compared")
         return [numbers[0]]
     unit = facts.multiple

@@ -15,7 +15,7 @@ from headrace.errors import Error, InvalidModel
 from headrace.graph.model import Model
 from headrace.measure.compare import compare
 from headrace.measure.double import open_double
-from headrace.measure.reference import open_reference
+from headrace.measure.reference import Run, open_reference
 from headrace.measure.setup import random_array
 from headrace.passes.prepare import prepare
 
@@ -88,13 +88,32 @@ class Subject:
         return made
 
     def offline_run(self, signal: Arrays) -> Arrays:
-        """The offline model in onnxruntime."""
+        """What the offline model makes of a signal in onnxruntime; of each of its windows, for a model of windows."""
         known = {**self.offline.inputs, **self.offline.defaults}
         fixed = {n: np.asarray(v, numpy_dtype(known[n].dtype)) for n, v in self.constants.items() if n in known}
         for name, value in fixed.items():
             if value.ndim == 0 and len(known[name].shape) == 1:
                 fixed[name] = value.reshape(1)
-        return self._offline({**signal, **self.given, **fixed})
+        return self._repeated(lambda feeds: self._offline({**feeds, **fixed}), signal)
+
+    def _windows(self, signal: Arrays) -> list[Arrays]:
+        """The windows that the step model answers for, or the whole signal."""
+        window = self.told.get("window")
+        if window is None:
+            return [signal]
+        axes = {lane.name: lane.axis for lane in self.facts.inputs}
+        total = min(signal[name].shape[axis] for name, axis in axes.items())
+        starts = range(0, total - window["frames"] + 1, window["hop"])
+        return [
+            {n: np.take(signal[n], range(k, k + window["frames"]), axis) for n, axis in axes.items()} for k in starts
+        ]
+
+    def _repeated(self, run: Run, signal: Arrays) -> Arrays:
+        """run on the signal; or on each of its windows, results stacked on a new first axis."""
+        results = [run({**piece, **self.given}) for piece in self._windows(signal)]
+        if self.told.get("window") is None:
+            return results[0]
+        return {name: np.stack([result[name] for result in results]) for name in results[0]}
 
     def wanted(self, frames: int) -> tuple[Arrays, Arrays, Arrays | None]:
         """A signal, the offline answer, and the same in float64 where that can be had."""
@@ -108,29 +127,34 @@ class Subject:
         frames = next(n for n, known in self._wanted.items() if known[1] is want)
         if frames not in self._compiled:
             self._compiled[frames] = want
-            feeds = {**self._wanted[frames][0], **self.given}
+            signal = self._wanted[frames][0]
             if self.whole is not None:
-                program = self.whole({n: a.shape for n, a in feeds.items()})
-                self._compiled[frames] = program.run({n: feeds[n] for n in program.inputs})
+                program = self.whole(self._shapes(signal))
+                self._compiled[frames] = self._repeated(
+                    lambda feeds: program.run({n: feeds[n] for n in program.inputs}), signal
+                )
         return self._compiled[frames]
 
     def _exact(self, signal: Arrays) -> Arrays | None:
         import onnx_ir as ir
 
-        feeds = {**signal, **self.given}
         try:
             prepared = prepare(
                 self.offline,
-                shapes={n: a.shape for n, a in feeds.items()},
+                shapes=self._shapes(signal),
                 constants=self.constants,
                 native=lambda domain, op, version: True,
             )
-            return open_double(ir.to_proto(prepared.model))(feeds)
+            return self._repeated(open_double(ir.to_proto(prepared.model)), signal)
         except (Error, ValueError) as error:
             note = f"no float64 evaluation, floats are compared with onnxruntime instead: {error}"
             if note not in self.notes:
                 self.notes.append(note)
             return None
+
+    def _shapes(self, signal: Arrays) -> dict[str, tuple[int, ...]]:
+        """Extents of the offline model's inputs for one run."""
+        return {n: a.shape for n, a in {**self._windows(signal)[0], **self.given}.items()}
 
     def pairs(self) -> dict[str, str]:
         return dict(self.told["state"])
