@@ -30,8 +30,9 @@ def stft(site: Site) -> Plan:
     fact = site.fact(0)
     if fact is None or site.timed() != [0]:
         raise site.refuse("has a window that changes over time", "make it constant")
+    onesided = site.attr("onesided", 1)  # spelled out: shape inference of onnx takes 0 where it is missing
     if fact.axis == 0:
-        return framewise(site, {0: 0})
+        return framewise(site, {0: 0}, emit=lambda e: e.clone({0: e.read(0)}, onesided=onesided))
     if fact.axis != 1 or fact.fold != 1:
         raise site.refuse("takes time as real and imaginary parts", "put time on axis 1")
     hop, length, window = site.const(1), site.const(3), site.const(2)
@@ -49,6 +50,6 @@ def stft(site: Site) -> Plan:
         value = e.read(0)
         if (first, last) != (0, size - 1):
             value = e.op("Pad", value, e.const([0, first, 0, 0, size - 1 - last, 0]))
-        return e.clone({0: value})
+        return e.clone({0: value}, onesided=onesided)
 
     return Plan((read,), (Timed(1),), emit, f"past {max(0, last - first + 1 - step)} samples")
