@@ -71,26 +71,35 @@ class _Array:
 
     def __init__(self, b: Buffer, found: list[tuple[Expr, ...]], loops: Sequence[Turn], dense: bool) -> None:
         self.uses = frozenset(v for index in found for i in index for v in free_vars(i))
-        self.footprint = [self._bytes(b, found, loops[:d], dense) for d in range(len(loops) + 1)]
+        lines = 1.0 if dense else _lines(b, _box(b, found))
+        self.footprint = [lines * self._bytes(b, found, loops[:d]) for d in range(len(loops) + 1)]
 
-    def _bytes(self, b: Buffer, found: list[tuple[Expr, ...]], fixed: Sequence[Turn], dense: bool) -> float:
+    def _bytes(self, b: Buffer, found: list[tuple[Expr, ...]], fixed: Sequence[Turn]) -> float:
         small = {t.var: var(f"{t.var.arg[0]}.tile", t.tile) for t in fixed if t.var in self.uses}
-        box: list[tuple[int, int]] = []
+        inner = [tuple(substitute(i, small) for i in index) for index in found]
         points = 0
-        for index in found:
-            inner = [substitute(i, small) for i in index]
-            here = [bounds(i) for i in inner]
-            box = here if not box else [(min(a, c), max(d, e)) for (a, d), (c, e) in zip(box, here, strict=True)]
+        for index in inner:
             count = 1
-            for v in {v for i in inner for v in free_vars(i)}:
+            for v in {v for i in index for v in free_vars(i)}:
                 count *= bounds(v)[1] + 1
             points += count
         size = 1
-        for (low, high), extent in zip(box, b.bound, strict=True):
-            size *= min(high - low + 1, extent)
-        nbytes = float(size_of(b.dtype) * min(size, points))
-        if dense or not box:
-            return nbytes
-        row = size_of(b.dtype) * min(box[-1][1] - box[-1][0] + 1, b.bound[-1])
-        whole = row == size_of(b.dtype) * b.bound[-1]
-        return nbytes if whole or row % LINE == 0 else nbytes * (-(-row // LINE) * LINE) / row
+        for extent in _box(b, inner):
+            size *= extent
+        return float(size_of(b.dtype) * min(size, points))
+
+
+def _box(b: Buffer, found: list[tuple[Expr, ...]]) -> list[int]:
+    """Extents of the box around all accesses."""
+    ranges = [[bounds(i) for i in index] for index in found]
+    spans = [(min(low for low, _ in dim), max(high for _, high in dim)) for dim in zip(*ranges, strict=True)]
+    return [min(high - low + 1, extent) for (low, high), extent in zip(spans, b.bound, strict=True)]
+
+
+def _lines(b: Buffer, box: list[int]) -> float:
+    """Bytes of the cache lines that hold a box, as a multiple of its own."""
+    size = size_of(b.dtype)
+    if not box or box[-1] == b.bound[-1]:
+        return 1.0
+    row = size * box[-1]
+    return -(-row // LINE) * LINE / row
