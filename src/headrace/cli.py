@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.cli_options import (
     add_compile_options,
     add_stream_options,
+    add_time_options,
     compile_options,
     is_artifact,
     parse_axis,
@@ -27,6 +28,7 @@ from headrace.cli_options import (
     parse_file,
     parse_shape,
     stream_options,
+    time_options,
 )
 from headrace.errors import Error, TargetError
 
@@ -119,6 +121,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--shape", action="append", type=parse_shape, default=[], metavar="x=1x3x224x224")
     sub.add_argument("--axis", action="append", type=parse_axis, default=[], metavar="x=1", help="time axis of x")
     sub.add_argument("--const", action="append", type=parse_constant, default=[], metavar="sr=16000")
+    add_time_options(sub)
 
     sub = command("stream", _stream, "make the step model of a model over time")
     sub.add_argument("model", metavar="MODEL")
@@ -174,8 +177,10 @@ def _inspect(arguments: argparse.Namespace) -> int:
         shapes=dict(arguments.shape),
         axes=dict(arguments.axis),
         constants=dict(arguments.const),
+        **time_options(arguments),
     )
-    return _print_report(report, arguments)
+    _print_report(report, arguments)
+    return DONE if report.time is None or report.time.blocked is None else FAILED
 
 
 def _stream(arguments: argparse.Namespace) -> int:
@@ -200,6 +205,8 @@ def _stream(arguments: argparse.Namespace) -> int:
                 f"  {name}: {step.ratio[name]:g} frame(s) per input frame, latency {latency}, "
                 f"look-ahead {step.lookahead[name]}, receptive field {'unbounded' if field is None else field}"
             )
+        if step.window is not None:
+            print(f"  {step.window}")
         if report:
             print(report.table())
     return DONE if report is None or report.ok else FAILED
@@ -332,9 +339,14 @@ def _compiled(arguments: argparse.Namespace, subject: str, out: str | None = Non
             raise ValueError(f"{subject} is compiled already; {', '.join(options)} cannot change it")
         return verbs.open(subject)
     with _progress(f"compiling {Path(subject).name}"):
+        time = time_options(arguments)
         if "axes" not in options or "state" in options:
+            if time:
+                raise ValueError(
+                    f"{', '.join(time)}: these say how a model is streamed; give its --axis, and no --state"
+                )
             return verbs.compile(subject, out=out, **options)
-        own = {k: options.pop(k) for k in ("axes", "shapes", "constants") if k in options}
+        own = {k: options.pop(k) for k in ("axes", "shapes", "constants", *time) if k in options}
         return verbs.compile(verbs.stream(subject, **own), out=out, **options)
 
 

@@ -26,10 +26,11 @@ def add_compile_options(sub: argparse.ArgumentParser) -> None:
         help="time axis of x: stream the model first; with --state: of a step model made elsewhere",
     )  # fmt: skip
     sub.add_argument("--threads", type=int, metavar="N", help="the most that work on one large kernel; default: 1")
+    add_time_options(sub)
 
 
 def compile_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments of compile(): those that were given."""
+    """Keyword arguments of compile(), and of stream() before it: those that were given."""
     given = {
         "target": arguments.target,
         "toolchain": arguments.toolchain,
@@ -39,6 +40,7 @@ def compile_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "state": _unique(arguments.state, "--state"),
         "axes": _unique(arguments.axis, "--axis"),
         "threads": arguments.threads,
+        **time_options(arguments),
     }
     return {name: value for name, value in given.items() if value is not None and value != {}}
 
@@ -48,10 +50,18 @@ def add_stream_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--axis", action="append", type=parse_axis, default=[], required=True, metavar="x=1")
     sub.add_argument("--shape", action="append", type=parse_shape, default=[], metavar="x=1x3xT")
     sub.add_argument("--const", action="append", type=parse_constant, default=[], metavar="sr=16000")
+    add_time_options(sub)
+    sub.add_argument("--chunk", type=int, metavar="N", help="frames per step (default: the fewest)")
+
+
+def add_time_options(sub: argparse.ArgumentParser) -> None:
+    """What decides how a model streams, beside its time axes."""
     sub.add_argument("--multiple", action="append", type=parse_axis, default=[], metavar="x=2",
                      help="the length of x is always a multiple of this")  # fmt: skip
     sub.add_argument("--max-past", type=int, metavar="N", help="frames that unlimited attention remembers")
-    sub.add_argument("--chunk", type=int, metavar="N", help="frames per step (default: the fewest)")
+    sub.add_argument("--window", type=int, metavar="N",
+                     help="another function: the model on every window of N frames")  # fmt: skip
+    sub.add_argument("--hop", type=int, metavar="N", help="frames from one window to the next (default: 1)")
 
 
 def stream_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -60,9 +70,19 @@ def stream_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "axes": _unique(arguments.axis, "--axis"),
         "shapes": _unique(arguments.shape, "--shape"),
         "constants": _unique(arguments.const, "--const"),
+        **time_options(arguments),
+        "chunk": arguments.chunk,
+    }
+    return {name: value for name, value in given.items() if value is not None and value != {}}
+
+
+def time_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Those of add_time_options() that were given."""
+    given = {
         "multiple": _unique(arguments.multiple, "--multiple"),
         "max_past": arguments.max_past,
-        "chunk": arguments.chunk,
+        "window": arguments.window,
+        "hop": arguments.hop,
     }
     return {name: value for name, value in given.items() if value is not None and value != {}}
 

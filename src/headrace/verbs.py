@@ -341,11 +341,16 @@ def inspect(
     shapes: Shapes | None = None,
     axes: Mapping[str, int] | None = None,
     constants: Mapping[str, Any] | None = None,
+    **streaming: Any,
 ) -> Inspection:
-    """Operators, shapes, parameters and multiply-accumulates of a model; open dims stay formulas."""
+    """Operators, shapes, parameters and multiply-accumulates of a model; open dims stay formulas.
+
+    axes: also time, delay and state of every layer, or what blocks it; `streaming`: the arguments multiple,
+    max_past, window and hop of stream().
+    """
     from headrace.measure.inspect import inspect as run
 
-    return run(load(model), shapes=shapes, axes=axes, constants=constants)
+    return run(load(model), shapes=shapes, axes=axes, constants=constants, **streaming)
 
 
 def check_threads(threads: object, target: Target) -> None:

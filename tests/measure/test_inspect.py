@@ -94,7 +94,16 @@ def test_wrong_arguments(perceptron: Any) -> None:
     with pytest.raises(ValueError, match="no input"):
         inspect(perceptron, {"nothing": (1,)})
     with pytest.raises(ValueError, match="axes"):
-        inspect(perceptron, axes={"x": 0})
+        inspect(perceptron, axes={"nothing": 0})
+    with pytest.raises(ValueError, match="time axis"):
+        inspect(perceptron, window=4)
+
+
+def test_time(perceptron: Any) -> None:
+    found = inspect(perceptron, axes={"x": 0})
+    assert found.time is not None and found.time.blocked is None and found.time.chunk == 1
+    assert found.to_dict()["time"]["layers"][0]["time"] == ("[axis 0, delay 0, rate 1]",)
+    assert "chunk of 1 frames" in found.table()
 
 
 @pytest.mark.models

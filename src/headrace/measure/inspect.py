@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx_ir as ir
@@ -20,6 +20,7 @@ from headrace.graph.rewrite import subgraphs
 from headrace.graph.symbolic import Dim, SymDim, symbol
 from headrace.measure.inspect_table import table
 from headrace.passes.prepare import prepare
+from headrace.streaming.explain import TimeReport, explain
 
 ANY_EXTENT = 2**12  # bound of an extent that nobody fixed; several of them may be multiplied
 
@@ -46,6 +47,7 @@ class Inspection:
     inputs, outputs: name -> "float32 [N, 576]"; unknown: dim -> the inputs that have it; operators: type
     -> count; parameters, parameter_bytes: of the weights in use, without int64 and booleans, which are
     arguments; macs: of one run, a formula where dims are unknown; macs_complete: every node's is known.
+    time: of a model with time axes, how time passes through every layer, or what blocks it.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Inspection:
     macs_complete: bool
     nodes: tuple[NodeFacts, ...]
     notes: tuple[str, ...]
+    time: TimeReport | None = None
 
     def table(self) -> str:
         """For a terminal."""
@@ -76,6 +79,7 @@ class Inspection:
             "macs": _number(self.macs),
             "nodes": rows,
             "notes": list(self.notes),
+            "time": None if self.time is None else self.time.to_dict(),
         }
 
     def to_json(self) -> str:
@@ -87,25 +91,27 @@ def inspect(
     shapes: Mapping[str, Sequence[int | str]] | None = None,
     axes: Mapping[str, int] | None = None,
     constants: Mapping[str, Any] | None = None,
+    **streaming: Any,
 ) -> Inspection:
     """Look into a model. shapes, constants: as in compile(); dims left open stay formulas.
 
-    Raises ValueError for shapes that do not fit, and for `axes`: how time passes through layers is not
-    part of this version.
+    axes: time input -> its time axis, and `streaming` the other arguments of stream(): also tell how time
+    passes through every layer. Raises ValueError for arguments that do not fit.
     """
-    if axes:
-        raise ValueError("axes= (--axis) tells how time passes through the layers; this version cannot yet")
     given = dict(shapes or {})
     fixed = dict(constants or {})
+    if streaming and not axes:
+        raise ValueError(f"{', '.join(streaming)}: give the time axis too, axes= (--axis)")
+    time = explain(model, axes, shapes=given, constants=fixed, **streaming) if axes else None
     opened, unknown, bounds = _open_dims(model, given, set(fixed))
     notes: list[str] = []
     try:
         prepared = _prepared(model, opened, bounds, fixed)
     except Error as error:
         notes.append(f"{error}. The graph is shown as the file has it; more shapes or constants may help")
-        return _inspection(model, model.ir.graph, None, unknown, notes)
+        return replace(_inspection(model, model.ir.graph, None, unknown, notes), time=time)
     notes += [text for text in prepared.decisions if not text.startswith("input ")]
-    return _inspection(model, prepared.model.graph, prepared, unknown, notes)
+    return replace(_inspection(model, prepared.model.graph, prepared, unknown, notes), time=time)
 
 
 def _prepared(

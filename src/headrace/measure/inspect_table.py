@@ -15,7 +15,7 @@ NAME_WIDTH = 44
 
 
 def table(found: Inspection) -> str:
-    """Head, one line per node, operators, totals, notes."""
+    """Head, one line per node, operators, totals, notes, time."""
     lines = [f"{found.name}: opset {found.opset}, {_folded(found)}"]
     lines += [f"  input   {name}: {spec}" for name, spec in found.inputs.items()]
     lines += [f"  output  {name}: {spec}" for name, spec in found.outputs.items()]
@@ -30,6 +30,7 @@ def table(found: Inspection) -> str:
         f"parameters  {found.parameters:,} ({_size(found.parameter_bytes)})",
         f"work        {_work(found)}",
         *(f"note        {note}" for note in found.notes),
+        *(["", "time", *(f"  {line}" for line in str(found.time).splitlines())] if found.time else []),
     ]
     return "\n".join(lines)
 

@@ -23,7 +23,10 @@ def _over_time(site: Site, what: str, hint: str) -> Exception:
     return site.refuse(f"{what} over all of time", hint)
 
 
-_SUBSTITUTE = "it needs the whole signal; train with a causal form (cumulative or windowed), or leave it out"
+_SUBSTITUTE = (
+    "it needs the whole signal; train with a causal form (cumulative or windowed), leave it out, "
+    "or run the model on every window of a fixed length, window="
+)
 
 
 @stream(

@@ -15,13 +15,13 @@ from headrace.ops.timed import TIME, FinalFact, TimeFact
 from headrace.streaming.analyse import Analysis, analyse, at
 from headrace.streaming.emit import NodeWriter, Writer, collect_lines, static
 from headrace.streaming.length import offsets
-from headrace.streaming.model import STREAM, Passing, Port, StepModel, StreamSpec, TimeOutput, WindowSpec
+from headrace.streaming.model import STREAM, Passing, Port, StepModel, StreamSpec, TimeOutput
 from headrace.streaming.opening import BOUND, LONG, known_shapes, opened, prepare_open, streamed_natively, time_axis
 from headrace.streaming.reach import reaches, timing
 from headrace.streaming.shared import read_by
 from headrace.streaming.sink import sink_pads
 from headrace.streaming.windows import analyse_windows, window_grid
-from headrace.streaming.work import window_work
+from headrace.streaming.work import window_spec
 
 
 def stream(
@@ -218,15 +218,8 @@ def _spec(writer: Writer, graph: ir.Graph) -> StreamSpec:
         inputs,
         outputs,
         finals,
-        _windows(analysis),
+        window_spec(analysis),
     )
-
-
-def _windows(analysis: Analysis) -> WindowSpec | None:
-    windows = analysis.windows
-    if windows is None:
-        return None
-    return WindowSpec(windows.grid.frames, windows.grid.hop, window_work(analysis, windows))
 
 
 def _min_length(analysis: Analysis) -> int:

@@ -6,11 +6,19 @@ from headrace.graph.facts import label
 from headrace.graph.macs import macs
 from headrace.ops.timed import slope
 from headrace.streaming.analyse import Analysis, at
-from headrace.streaming.model import LayerWork
+from headrace.streaming.model import LayerWork, WindowSpec
 from headrace.streaming.windows import Windows
 
 
-def window_work(analysis: Analysis, windows: Windows) -> tuple[LayerWork, ...]:
+def window_spec(analysis: Analysis) -> WindowSpec | None:
+    """What the metadata of a step model of windows says about them; None for other models."""
+    windows = analysis.windows
+    if windows is None:
+        return None
+    return WindowSpec(windows.grid.frames, windows.grid.hop, _work(analysis, windows))
+
+
+def _work(analysis: Analysis, windows: Windows) -> tuple[LayerWork, ...]:
     """Every layer that has products, in order. Element-wise work is not counted."""
     facts, one = analysis.prepared.facts, windows.one.facts
     body = set(windows.body)
