@@ -117,7 +117,7 @@ def rotate(b, x, numbers):
 
 
 def attention(b, mask, x="x", rotary=False, heads=2, width=4):
-    """Self-attention of [1, 3, T] under a mask made of Range, comparisons, Trilu or additions."""
+    """Self-attention of [1, 3, T] under a mask by name or as a function of (b, scores, numbers, T)."""
     x = b.op("Transpose", x, perm=[0, 2, 1])
     total = length(b, x, 1)
 
@@ -131,7 +131,7 @@ def attention(b, mask, x="x", rotary=False, heads=2, width=4):
     if rotary:
         q, k = rotate(b, q, numbers), rotate(b, k, numbers)
     scores = b.op("Mul", b.op("MatMul", q, b.op("Transpose", k, perm=[0, 1, 3, 2])), b.constant(0.5))
-    scores = MASKS[mask](b, scores, numbers, total)
+    scores = (MASKS[mask] if isinstance(mask, str) else mask)(b, scores, numbers, total)
     y = b.op("MatMul", b.op("Softmax", scores, axis=-1), v)
     y = b.op("Reshape", b.op("Transpose", y, perm=[0, 2, 1, 3]), b.constant([1, -1, heads * width], I64))
     return b.op("Transpose", b.op("MatMul", y, b.normal((heads * width, 3), 8)), perm=[0, 2, 1])
@@ -172,15 +172,9 @@ def _alibi(b, scores, numbers, total):
     return _range_less_where(b, scores, numbers, total)
 
 
-def _block(b, scores, numbers, total):
-    """Frames see their own block of 4 and all before it: not a function of the distance."""
-    rows, columns = (b.op("Unsqueeze", b.op("Div", numbers, b.constant(4, I64)), b.constant([k], I64)) for k in (1, 0))
-    return b.op("Where", b.op("GreaterOrEqual", rows, columns), scores, b.constant(-np.inf))
-
-
 MASKS = {
     "range_less_where": _range_less_where, "trilu": _trilu, "window": _window(3, 0),
-    "look-ahead": _window(3, 2), "alibi": _alibi, "block": _block, "none": lambda b, scores, *_: scores,
+    "look-ahead": _window(3, 2), "alibi": _alibi, "none": lambda b, scores, *_: scores,
 }  # fmt: skip
 
 

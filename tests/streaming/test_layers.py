@@ -112,11 +112,6 @@ def test_causal_attention_remembers_a_stated_maximum(mask, rotary) -> None:
         live.push({"x": np.zeros((1, 3, 1), np.float32)})
 
 
-def test_masks_by_blocks_are_refused() -> None:
-    with pytest.raises(NotStreamable, match="depends on the frame's own number"):
-        stream(load(build(lambda b: attention(b, "block"))), {"x": 2}, max_past=9)
-
-
 def test_centred_stft() -> None:
     step = check(build(centred_stft, rank=4), {"x": 2}, (9, 12, 20, 33, 64))
     assert step.chunk == 4

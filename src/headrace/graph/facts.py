@@ -22,6 +22,7 @@ class Facts:
     """Grows while a graph is walked from its inputs to its outputs.
 
     streamed: symbols that stand for the length of a signal; memory is never planned for their bound.
+    limits: (extent, greatest value): a table of fixed size is cut to the length of the signal.
     """
 
     symbols: dict[str, Symbol] = field(default_factory=dict)
@@ -30,6 +31,7 @@ class Facts:
     decisions: list[str] = field(default_factory=list)
     printed: dict[str, SymDim] = field(default_factory=dict)
     streamed: set[str] = field(default_factory=set)
+    limits: list[tuple[Dim, int]] = field(default_factory=list)
 
     def decide(self, text: str) -> None:
         """Record a graph-level decision once."""

@@ -193,6 +193,8 @@ def tile(site: Site) -> Plan:
 
 @stream("Slice")
 def slice_(site: Site) -> Plan:
+    if site.fact(0) is None:
+        return _table(site)
     fact = _signal(site)
     dims = site.dims(0)
     rank = len(dims)
@@ -230,6 +232,34 @@ def slice_(site: Site) -> Plan:
         return [value]
 
     return Plan((read,), (Timed(fact.axis),), emit, needs=((fact.length, first + 1),))
+
+
+def _table(site: Site) -> Plan:
+    """The first rows of a table, one for each frame."""
+    rank = len(site.dims(0))
+    starts, ends = site.content(1), site.content(2)
+    axes = _axes(site, 3, rank) if site.value(3) is not None else list(range(rank))
+    steps = site.content(4) if site.value(4) is not None else [1] * len(axes)
+    grown = [k for k, a in enumerate(axes) if has_time(site.out_dims()[a])]
+    start = starts[grown[0]] if starts is not None and len(grown) == 1 else None
+    if site.timed() or starts is None or ends is None or steps is None or not isinstance(start, int) or start < 0:
+        raise site.refuse("cuts a table by the length of the signal", "cut it from a constant start, on one axis")
+    axis, size = axes[grown[0]], site.dims(0)[axes[grown[0]]]
+    others = [k for k in range(len(axes)) if k not in grown]
+    if not isinstance(size, int) or steps[grown[0]] != 1:
+        raise site.refuse("cuts a table by the length of the signal", "cut it with step 1")
+
+    def emit(e: Emit) -> Sequence[ir.Value | None]:
+        value = e.given(0)
+        if others:
+            parts = [[column[k] for k in others] for column in (starts, ends, axes, steps)]
+            value = e.op("Slice", value, *map(e.const, parts))
+        index = e.index(e.fact(), *e.range())
+        place = e.op("Add", index, e.const([start])) if start else index
+        place = e.op("Clip", place, e.const(0), e.const(int(size) - 1))
+        return [e.op("Gather", value, place, axis=axis)]
+
+    return Plan((), (Timed(axis),), emit)
 
 
 def _start(site: Site, start: Dim, fact: TimeFact) -> int:

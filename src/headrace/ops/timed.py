@@ -114,7 +114,8 @@ class Read:
     past: and, through a state of the layer, all frames before these. own: the layer keeps the history
     itself and is given one block. whole: each output frame multiplies all that is read for its block,
     even what it does not use, by zero. edge: what it finds outside the signal, where it reads there. post:
-    applied to what was read.
+    applied to what was read. phases: (lo, hi) of the frames o = 0, 1, … modulo their number, in place of lo and
+    hi; blocks then hold a multiple of that number.
     """
 
     value: ir.Value
@@ -127,6 +128,7 @@ class Read:
     post: Callable[[Emit, ir.Value], ir.Value] | None = None
     own: bool = False
     whole: bool = False
+    phases: tuple[tuple[int, int], ...] = ()
 
     @property
     def wait(self) -> int:
@@ -142,11 +144,31 @@ class Read:
 
     def first(self, o: int) -> int:
         """First frame that output frame o reads."""
+        if self.phases:
+            return o + self.phases[o % len(self.phases)][0]
         return -((-(self.num * o + self.lo)) // self.den)
 
     def last(self, o: int) -> int:
         """Last frame that output frame o reads."""
+        if self.phases:
+            return o + self.phases[o % len(self.phases)][1]
         return (self.num * o + self.hi) // self.den
+
+    def determined(self, available: int) -> int:
+        """Output frames, from the first, that read only among the first `available` frames."""
+        if not self.phases:
+            return -((self.wait - self.den * available) // self.num)
+        frame = available - max(hi for _, hi in self.phases)
+        while self.last(frame) < available:
+            frame += 1
+        return frame
+
+    def span(self, first: int, end: int) -> tuple[int, int]:
+        """First frame and end of what output frames first … end - 1 read."""
+        if not self.phases:
+            return self.first(first), self.last(end - 1) + 1
+        block = range(first, end)
+        return min(map(self.first, block)), max(map(self.last, block)) + 1
 
 
 @dataclass(frozen=True)
@@ -169,7 +191,8 @@ Out = Union[Timed, Final, None]
 class Plan:
     """How a node streams. state: one phrase for people, such as "past 4 frames", or empty.
 
-    needs: (length, least value) that the signal must satisfy for the model to be defined.
+    needs: (length, least value) that the signal must satisfy for the model to be defined; limits: (length,
+    greatest value).
     """
 
     reads: tuple[Read, ...]
@@ -177,6 +200,7 @@ class Plan:
     emit: Callable[[Emit], Sequence[ir.Value | None]]
     state: str = ""
     needs: tuple[tuple[Dim, int], ...] = ()
+    limits: tuple[tuple[Dim, int], ...] = ()
 
 
 class Emit(Protocol):

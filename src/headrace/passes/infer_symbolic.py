@@ -113,7 +113,16 @@ def _concat(node: ir.Node, facts: Facts) -> list[Dims | None] | None:
 
 
 def slice_extent(dim: Dim, start: Dim, end: Dim, step: int, facts: Facts) -> Dim | None:
-    """Number of elements of dim[start:end:step] by the rules of Slice, or None when undecided."""
+    """Number of elements of dim[start:end:step] by the rules of Slice, or None when undecided.
+
+    A table of fixed size that is cut to the length of a signal is taken to be long enough; facts.limits
+    says for which lengths.
+    """
+    if isinstance(dim, int) and dim > 1 and isinstance(start, int) and start >= 0 and step == 1:
+        grows = isinstance(end, SymDim) and bool(end.symbols & facts.streamed)
+        if grows and interval(end, facts.symbols)[0] > start:
+            facts.limits.append((end, dim))
+            return end - start
     first = _clamp(start, dim, step, facts)
     last = _clamp(end, dim, step, facts, is_end=True)
     if first is None or last is None:

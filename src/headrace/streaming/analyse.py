@@ -40,10 +40,16 @@ from headrace.streaming import attention
 if TYPE_CHECKING:
     from headrace.streaming.windows import Windows
 
+LONGEST = 1 << 40
+
 
 @dataclass
 class Analysis:
-    """Facts by value, plans by node (static nodes have none), and the smallest chunk."""
+    """Facts by value, plans by node (static nodes have none), and the smallest chunk.
+
+    needs, limits: (length, least or greatest value) for which the model is defined. blocks: a step must hold a
+    whole number of each of these (blocks per input frame). max_past: the longest signal, where `unlimited`.
+    """
 
     prepared: Prepared
     multiple: int
@@ -55,6 +61,20 @@ class Analysis:
     max_past: int | None = None
     unlimited: bool = False
     windows: Windows | None = None
+    limits: list[tuple[Dim, int]] = field(default_factory=list)
+    blocks: list[Fraction] = field(default_factory=list)
+
+    @property
+    def limit(self) -> int | None:
+        """The longest signal for which every table is long enough, or None."""
+        if not self.limits:
+            return None
+        low, high = 0, LONGEST // self.multiple
+        while high - low > 1:
+            middle = (low + high) // 2
+            fits = all(at(length, middle * self.multiple) <= most for length, most in self.limits)
+            low, high = (middle, high) if fits else (low, middle)
+        return low * self.multiple
 
     def fact(self, value: ir.Value) -> TimeFact:
         """Time of a value that has it."""
@@ -75,6 +95,7 @@ def analyse(
     seen: receives the analysis as far as it went, also when it is refused.
     """
     result = Analysis(prepared, multiple, max_past=max_past)
+    result.limits += prepared.facts.limits
     if seen is not None:
         seen.append(result)
     graph, facts = prepared.model.graph, prepared.facts
@@ -103,6 +124,10 @@ def analyse(
                 _producer(value), f"output {value.name!r} merges rows with time", "leave out the last reshape"
             )
     result.chunk = smallest_chunk(result)
+    limit = result.limit
+    if limit is not None:
+        result.max_past = min(limit, result.max_past or limit) if result.unlimited else limit
+        result.unlimited = True
     return result
 
 
@@ -174,6 +199,7 @@ def visit(node: ir.Node, result: Analysis, pending: dict[ir.Value, Pending]) -> 
     plan = rule(site)
     result.plans[node] = plan
     result.needs += plan.needs
+    result.limits += plan.limits
     settle(site, plan, result)
 
 
@@ -217,7 +243,7 @@ def settle(site: Site, plan: Plan, result: Analysis) -> None:
         delay = 0
         if not free:
             reads = [
-                (r.den * (max(0, f.delay) if r.own else f.delay) + r.wait) // r.num
+                -r.determined(-(max(0, f.delay) if r.own else f.delay))
                 for r, f in inputs
                 if not (f.free and r == Read(r.value))
             ]
@@ -241,7 +267,7 @@ def at(length: Dim, frames: int) -> int:
 
 def smallest_chunk(result: Analysis) -> int:
     """The fewest input frames for which every value has whole frames in each step."""
-    found = [result.multiple * 0 + 1]
+    found = [1, *(f.denominator for f in result.blocks)]
     for fact in result.time.values():
         if isinstance(fact, TimeFact):
             found += [fact.rate.denominator, *divisors(fact.length)]

@@ -2,16 +2,17 @@
 
 A product of two signals over their features has time on two axes. Such scores stream when a mask, a
 function of the two frame numbers alone, leaves each frame only frames near it: the layer then reads a
-window of keys and values. The mask is evaluated here for signals of a fixed length, and must depend on
-the difference of the two numbers only.
+window of keys and values. The mask is evaluated for signals of a fixed length, and must depend on
+the difference of the two numbers only, or on that and the place of the frame within a block. Without a
+softmax (linear attention in its quadratic form) a mask hides by zeros.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from fractions import Fraction
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from headrace.graph.rewrite import attribute
 from headrace.graph.symbolic import SymDim
 from headrace.ops.elementwise_stream import BROADCAST, UNARY
 from headrace.ops.timed import (
-    TIME,
     BandFact,
     Edge,
     Emit,
@@ -35,27 +35,29 @@ from headrace.ops.timed import (
     TimeFact,
     has_time,
 )
-from headrace.streaming.evaluate import CannotEvaluate, evaluate
+from headrace.streaming.grid import Grids, Pattern
 
 if TYPE_CHECKING:
     from headrace.streaming.analyse import Analysis
 
 Array = np.ndarray[Any, Any]
-SAMPLE = (192, 512)
 MASKED = -1e6  # scores this low leave nothing after the softmax
+DRAWS = (1, -1, 2, -2)  # noise in place of the scores, to see which of them matter
 HINT = "limit the past with a causal or windowed mask, or stream(…, max_past=N) where the past is unlimited"
 
 
 def is_grid(node: ir.Node, analysis: Analysis) -> bool:
-    """Whether a node makes a function of two frame numbers."""
-    time = analysis.time
+    """Whether a node makes a function of two frame numbers, or of one by way of two."""
+    time, grid = analysis.time, False
     for value in node.inputs:
         fact = time.get(value) if value is not None else None
         if isinstance(fact, BandFact) or (isinstance(fact, TimeFact) and not fact.free):
             return False
         if fact is None and value is not None and value.is_graph_input():
             return False
-    return any(sum(has_time(d) for d in analysis.prepared.facts.dims.get(v, ())) >= 2 for v in node.outputs if v.name)
+        grid = grid or isinstance(fact, GridFact)
+    dims = analysis.prepared.facts.dims
+    return any(sum(map(has_time, dims.get(v, ()))) >= (1 if grid else 2) for v in node.outputs if v.name)
 
 
 def visit(node: ir.Node, analysis: Analysis) -> Plan | bool:
@@ -65,8 +67,8 @@ def visit(node: ir.Node, analysis: Analysis) -> Plan | bool:
     if not any(isinstance(f, BandFact) for f in facts):
         return _starts(node, analysis, facts)
     band = next(f for f in facts if isinstance(f, BandFact))
-    if node.op_type == "MatMul" and isinstance(facts[0], BandFact):
-        return _ends(node, analysis, band, facts[1])
+    if node.op_type in ("MatMul", "Einsum") and isinstance(facts[0], BandFact):
+        return _ends(node, analysis, facts[1])
     moved = _inside(node, analysis, band, facts)
     if moved is None:
         raise _refuse(node, f"{node.op_type} uses the scores of every frame against every other")
@@ -79,20 +81,34 @@ def _refuse(node: ir.Node, reason: str, hint: str = HINT) -> NotStreamable:
 
 
 def _starts(node: ir.Node, analysis: Analysis, facts: Sequence[object]) -> bool:
-    """MatMul of two signals over their features."""
-    if node.op_type != "MatMul" or len(facts) != 2:
+    """Product of two signals over their features, frames of the first by frames of the second."""
+    if node.op_type not in ("MatMul", "Einsum") or len(facts) != 2:
         return False
     query, key = facts
     if not isinstance(query, TimeFact) or not isinstance(key, TimeFact):
         return False
-    dims = [analysis.prepared.facts.dims[v] for v in node.inputs if v is not None]
-    if query.axis != len(dims[0]) - 2 or key.axis != len(dims[1]) - 1:
-        return False
+    if node.op_type == "Einsum":
+        (left, right), out = _terms(node)
+        letters = left[query.axis : query.axis + 1] + right[key.axis : key.axis + 1]
+        if len(set(letters)) < 2 or out[-2:] != letters:
+            return False
+    else:
+        dims = [analysis.prepared.facts.dims[v] for v in node.inputs if v is not None]
+        if query.axis != len(dims[0]) - 2 or key.axis != len(dims[1]) - 1:
+            return False
     if query.fold != 1 or key.fold != 1 or query.length != key.length:
-        raise _refuse(node, "MatMul compares signals of different lengths frame by frame")
+        raise _refuse(node, f"{node.op_type} compares signals of different lengths frame by frame")
     rank = len(analysis.prepared.facts.dims[node.outputs[0]])
     analysis.time[node.outputs[0]] = BandFact(rank - 2, rank - 1)
     return True
+
+
+def _terms(node: ir.Node) -> tuple[tuple[str, str], str]:
+    """Letters of the two operands and of the result of an Einsum; empty where they cannot be told."""
+    equation = str(attribute(node, "equation", "")).replace(" ", "")
+    left, arrow, right = equation.partition("->")
+    first, comma, second = left.partition(",")
+    return ((first, second), right) if arrow and comma and "." not in equation else (("", ""), "")
 
 
 def _inside(node: ir.Node, analysis: Analysis, band: BandFact, facts: Sequence[object]) -> BandFact | None:
@@ -111,6 +127,9 @@ def _inside(node: ir.Node, analysis: Analysis, band: BandFact, facts: Sequence[o
     if kind == "Softmax":
         axis = int(attribute(node, "axis", -1)) % len(out)
         return BandFact(band.rows, band.columns, True) if axis == band.columns and not band.softmax else None
+    if kind == "Trilu":
+        fixed = attribute(node, "upper", 1) is not None and (len(node.inputs) < 2 or facts[1] is None)
+        return band if fixed and not band.softmax else None
     if kind in ("Reshape", "Squeeze", "Unsqueeze"):
         places = [i for i, d in enumerate(out) if has_time(d)]
         source = node.inputs[0]
@@ -121,34 +140,46 @@ def _inside(node: ir.Node, analysis: Analysis, band: BandFact, facts: Sequence[o
     return None
 
 
-def _ends(node: ir.Node, analysis: Analysis, band: BandFact, values: object) -> Plan:
-    """MatMul of the weights with the values: reads a window of keys and values."""
-    if not isinstance(values, TimeFact) or values.fold != 1:
-        raise _refuse(node, "MatMul sums over all frames of the signal")
-    rank = len(analysis.prepared.facts.dims[node.inputs[1]])  # type: ignore[index]
-    if values.axis != rank - 2 or not band.softmax:
+def _ends(node: ir.Node, analysis: Analysis, values: object) -> Plan:
+    """Product of the weights with the values: reads a window of keys and values."""
+    source = node.inputs[1]
+    if not isinstance(values, TimeFact) or values.fold != 1 or source is None:
+        raise _refuse(node, f"{node.op_type} sums over all frames of the signal")
+    out = len(analysis.prepared.facts.dims[node.outputs[0]]) - 2
+    if node.op_type == "Einsum":
+        (left, right), result = _terms(node)
+        row, column = left[-2:-1], left[-1:]
+        if (
+            not row
+            or column in result
+            or row not in result
+            or right[values.axis : values.axis + 1] != column
+            or row in right
+        ):
+            raise _refuse(node, "Einsum sums over all frames of the signal")
+        out = result.index(row)
+    elif values.axis != len(analysis.prepared.facts.dims[source]) - 2:
         raise _refuse(node, "MatMul sums over all frames of the signal")
     chain = Chain.of(node, analysis)
-    past, future = chain.reach()
-    unlimited = False
-    if future is None:
-        raise _refuse(node, "attention reaches to the end of the signal: no mask hides the frames to come")
-    if past is None:
-        if analysis.max_past is None:
+    pattern = chain.pattern
+    past = max((p for p, _ in pattern.phases if p is not None), default=0)
+    if pattern.unlimited:
+        longest = min((n for n in (analysis.max_past, analysis.limit) if n is not None), default=None)
+        if longest is None:
             raise _refuse(node, "attention reaches back without limit", HINT)
-        past = math.ceil(analysis.max_past * values.rate) - 1
-        analysis.unlimited = unlimited = True
-    out = len(analysis.prepared.facts.dims[node.outputs[0]])
-    source = node.inputs[1]
-    assert source is not None
+        past = math.ceil(longest * values.rate) - 1
+        analysis.unlimited = True
     query, key = chain.scores.inputs
     assert query is not None and key is not None
-    reads = (
-        Read(query),
-        Read(key, lo=-past, hi=future, edge=Edge(), past=unlimited, whole=True),
-        Read(source, lo=-past, hi=future, edge=Edge(), past=unlimited, whole=True),
-    )
-    return Plan(reads, (Timed(out - 2),), chain.emit, f"past {past} keys and values")
+    analysis.blocks.append(values.rate / len(pattern.phases))
+
+    def window(value: ir.Value) -> Read:
+        spans = tuple((-(past if p is None else p), ahead) for p, ahead in pattern.phases)
+        lo, hi = min(low for low, _ in spans), max(high for _, high in spans)
+        phases = spans if len(spans) > 1 else ()
+        return Read(value, lo=lo, hi=hi, edge=Edge(), past=pattern.unlimited, whole=True, phases=phases)
+
+    return Plan((Read(query), window(key), window(source)), (Timed(out),), chain.emit, f"past {past} keys and values")
 
 
 @dataclass
@@ -158,83 +189,73 @@ class Chain:
     end: ir.Node
     scores: ir.Node
     analysis: Analysis
-    grids: dict[tuple[ir.Value, int], Array] = field(default_factory=dict)
+    grids: Grids
+    masks: tuple[ir.Value, ...]
 
     @staticmethod
     def of(end: ir.Node, analysis: Analysis) -> Chain:
         """Follow the scores back to where they start. NotStreamable when two sets of scores meet."""
         starts: set[ir.Node] = set()
+        masks: list[ir.Value] = []
         queue = [end.inputs[0]]
         while queue:
             value = queue.pop()
             node = value.producer() if value is not None else None
             if node is None or value is None or not isinstance(analysis.time.get(value), BandFact):
                 continue
-            bands = [v for v in node.inputs if v is not None and isinstance(analysis.time.get(v), BandFact)]
+            given = [v for v in node.inputs if v is not None]
+            bands = [v for v in given if isinstance(analysis.time.get(v), BandFact)]
+            masks += [v for v in given if isinstance(analysis.time.get(v), GridFact)]
             if bands:
                 queue += bands
             else:
                 starts.add(node)
         if len(starts) != 1:
             raise _refuse(end, "attention adds several products of frames with frames")
-        return Chain(end, starts.pop(), analysis)
+        scores = starts.pop()
+        query = scores.inputs[0]
+        assert query is not None
+        length = analysis.fact(query).length
+        assert isinstance(length, SymDim)
 
-    def softmax(self) -> ir.Node:
-        """The node that normalises the scores."""
+        def refuse(reason: str, hint: str = HINT) -> NotStreamable:
+            return _refuse(end, reason, hint)
+
+        return Chain(end, scores, analysis, Grids(analysis, scores, length, refuse), tuple(dict.fromkeys(masks)))
+
+    @cached_property
+    def softmax(self) -> ir.Node | None:
+        """The node that normalises the scores, where there is one."""
         value = self.end.inputs[0]
         while True:
-            assert value is not None
-            node = value.producer()
+            node = value.producer() if value is not None else None
             assert node is not None
-            if node.op_type == "Softmax":
-                return node
-            value = next(v for v in node.inputs if v is not None and isinstance(self.analysis.time.get(v), BandFact))
+            if node is self.scores or node.op_type == "Softmax":
+                return node if node is not self.scores else None
+            value = next(v for v in node.inputs if isinstance(self.analysis.time.get(v), BandFact))  # type: ignore[arg-type]
 
-    def reach(self) -> tuple[int | None, int | None]:
-        """(past, future) that the mask leaves; None where it grows with the signal."""
-        found = []
-        for size in SAMPLE:
-            before = self.softmax().inputs[0]
+    @cached_property
+    def pattern(self) -> Pattern:
+        """Which frames each frame sees."""
+        return self.grids.pattern(self._seen, self.grids.period(self.masks))
+
+    def _seen(self, size: int) -> Array:
+        """bool [size, size]: what the masks leave open."""
+        if self.softmax is not None:
+            before = self.softmax.inputs[0]
             assert before is not None
-            low = self.evaluate(before, size)
-            low = low.reshape(-1, size, size)
-            open_ = np.any(low > MASKED, axis=0)
-            if not open_.any(axis=1).all():
-                raise _refuse(self.end, "attention has frames whose mask hides everything")
-            row, column = np.nonzero(open_)
-            past, future = int(max(0, (row - column).max())), int(max(0, (column - row).max()))
-            self.check_difference(before, low)
-            found.append((past, future))
-        (p1, f1), (p2, f2) = found
-        return p1 if p1 == p2 else None, f1 if f1 == f2 else None
-
-    def check_difference(self, value: ir.Value, grid: Array) -> None:
-        """Refuse a mask that is not a function of the difference of the two frame numbers."""
-        if not np.array_equal(grid[:, 1:, 1:], grid[:, :-1, :-1], equal_nan=True):
-            raise _refuse(
-                self.end,
-                "attention has a mask that depends on the frame's own number, not on the distance",
-                "use the same window for every frame",
-            )
-
-    def evaluate(self, value: ir.Value, size: int) -> Array:
-        """A mask, or scores as if every product were 0, for a signal with `size` frames here."""
-        frames = _frames(self.analysis, self.scores, size)
-        if (value, size) not in self.grids:
-            try:
-                self.grids[(value, size)] = evaluate(value, frames, self.analysis, self.scores)
-            except CannotEvaluate as error:
-                raise _refuse(
-                    self.end,
-                    f"the mask of attention cannot be evaluated: {error}",
-                    "make it of constants, or fix its inputs with constants=",
-                ) from error
-        return self.grids[(value, size)]
+            low = self.grids.evaluate(before, size)
+            return np.asarray(np.any(low.reshape(-1, size, size) > MASKED, axis=0))
+        weights = self.end.inputs[0]
+        assert weights is not None
+        drawn = [self.grids.evaluate(weights, size, draw).reshape(-1, size, size) for draw in DRAWS]
+        return np.asarray(np.any([np.any(item != 0, axis=0) for item in drawn], axis=0))
 
     def emit(self, e: Emit) -> Sequence[ir.Value | None]:
-        made: dict[ir.Value, ir.Value] = {}
-        weights = self._emit(e, self.end.inputs[0], made)
-        return [e.op("MatMul", weights, e.read(2))]
+        weights = self._emit(e, self.end.inputs[0], {})
+        if self.softmax is None:
+            weights = e.op("Where", e.within(1), weights, e.const(0, _dtype(self.end.inputs[0])))
+        return [e.op(self.end.op_type, weights, e.read(2), **dict(self.end.attributes))]
 
     def _emit(self, e: Emit, value: ir.Value | None, made: dict[ir.Value, ir.Value]) -> ir.Value:
         assert value is not None
@@ -243,7 +264,7 @@ class Chain:
         node, facts = value.producer(), self.analysis.time
         assert node is not None
         if node is self.scores:
-            made[value] = e.op("MatMul", e.read(0), e.read(1))
+            made[value] = e.op(node.op_type, e.read(0), e.read(1), **dict(node.attributes))
             return made[value]
         inputs: list[ir.Value | None] = []
         for given in node.inputs:
@@ -252,51 +273,33 @@ class Chain:
                 inputs.append(self._emit(e, given, made))
             elif isinstance(fact, GridFact):
                 assert given is not None
-                inputs.append(self._band(e, given))
+                part = self.grids.part(given, *self._places(e), len(self.pattern.phases))
+                inputs.append(e.const(part, part.dtype))
             else:
                 inputs.append(e.fixed(given))
-        if node.op_type == "Softmax":
-            inputs[0] = self._hide(e, inputs[0], value)
-        if node.op_type in ("Reshape", "Squeeze", "Unsqueeze"):
-            dims = list(self.analysis.prepared.facts.dims[value][:-2])
-            first, end = e.window(1)
-            made[value] = e.op("Reshape", inputs[0], e.const([*dims, e.frames(), end - first]))
-            return made[value]
-        made[value] = e.op(node.op_type, *inputs, **dict(node.attributes))
+        made[value] = self._node(e, node, inputs, value)
         return made[value]
 
-    def _hide(self, e: Emit, scores: ir.Value | None, value: ir.Value) -> ir.Value:
-        """Keys before the start and after the end do not exist."""
-        dtype = np.dtype(value.dtype.numpy()) if value.dtype is not None else np.dtype(np.float32)
-        return e.op("Where", e.within(1), scores, e.const(-np.inf, dtype))
+    def _node(self, e: Emit, node: ir.Node, inputs: list[ir.Value | None], value: ir.Value) -> ir.Value:
+        """A node on the rows of this block and the columns of its window."""
+        rows, columns = self._places(e)
+        if node.op_type == "Trilu":
+            given = self.analysis.prepared.constant(node.inputs[1]) if len(inputs) > 1 and node.inputs[1] else None
+            distance, k = columns[None, :] - rows[:, None], int(given.item()) if given is not None else 0
+            kept = distance >= k if attribute(node, "upper", 1) else distance <= k
+            return e.op("Where", e.const(kept, np.bool_), inputs[0], e.const(0, _dtype(value)))
+        if node.op_type in ("Reshape", "Squeeze", "Unsqueeze"):
+            dims = list(self.analysis.prepared.facts.dims[value][:-2])
+            return e.op("Reshape", inputs[0], e.const([*dims, len(rows), len(columns)]))
+        if node.op_type == "Softmax":  # keys before the start and after the end do not exist
+            inputs[0] = e.op("Where", e.within(1), inputs[0], e.const(-np.inf, _dtype(value)))
+        return e.op(node.op_type, *inputs, **dict(node.attributes))
 
-    def _band(self, e: Emit, value: ir.Value) -> ir.Value:
-        """A mask over the rows of this block and the columns of its window."""
-        first, end = e.window(1)
-        start, stop = e.range()
-        rows, columns = np.arange(start, stop), np.arange(first, end)
-        far = int(max(abs(columns[-1] - rows[0]), abs(columns[0] - rows[-1]))) + 2
-        size = max(SAMPLE[0], far)
-        grid = self.evaluate(value, size)
-        dims = self.analysis.prepared.facts.dims[value]
-        places = [i for i, d in enumerate(dims) if has_time(d)]
-        if places != [len(dims) - 2, len(dims) - 1]:
-            raise _refuse(self.end, "attention has a mask with other axes than frames by frames")
-        self.check_difference(value, grid.reshape(-1, size, size))
-        distance = columns[None, :] - rows[:, None]
-        middle = np.where(distance > 0, 0, size - 1)
-        other = np.clip(middle + distance, 0, size - 1)
-        part = grid[..., middle, other]
-        return e.const(part, part.dtype)
+    def _places(self, e: Emit) -> tuple[Array, Array]:
+        """Numbers of the frames of this block, and of its window, from the start of a block of the mask."""
+        return np.arange(*e.range()), np.arange(*e.window(1))
 
 
-def _frames(analysis: Analysis, scores: ir.Node, size: int) -> int:
-    """T for which the scores have that many rows."""
-    query = scores.inputs[0]
-    assert query is not None
-    fact = analysis.fact(query)
-    guess = int(size / fact.rate)
-    for frames in range(max(1, guess - 4096), guess + 4096):
-        if isinstance(fact.length, SymDim) and fact.length.evaluate({TIME: frames}) == size:
-            return frames
-    raise _refuse(scores, f"attention runs at rate {Fraction(fact.rate)}, at which masks cannot be checked")
+def _dtype(value: ir.Value | None) -> np.dtype[Any]:
+    known = value is not None and value.dtype is not None
+    return np.dtype(value.dtype.numpy()) if known else np.dtype(np.float32)  # type: ignore[union-attr]

@@ -494,6 +494,7 @@ def first_frames(analysis: Analysis, value: ir.Value, count: int) -> np.ndarray[
     frames = 4096 // analysis.multiple * analysis.multiple
     while any(at(length, frames) < least for length, least in analysis.needs) or at(fact.length, frames) < count:
         frames *= 2
+    frames = min(frames, analysis.limit or frames)
     whole = evaluate(value, frames, analysis)
     dims = [d if isinstance(d, int) else -1 for d in facts.dims[value]]
     if fact.fold != 1:
@@ -546,7 +547,7 @@ def initializer(array: np.ndarray[Any, Any], name: str) -> ir.Value:
 
 def bounds(read: Read, out: TimeFact, frames: int) -> tuple[int, int]:
     """First frame and end of what a block of `out` reads, relative to s·m of the value read."""
-    return read.first(-out.delay), read.last(frames - out.delay - 1) + 1
+    return read.span(-out.delay, frames - out.delay)
 
 
 def collect_lines(writer: Writer) -> None:

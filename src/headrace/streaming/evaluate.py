@@ -23,8 +23,8 @@ class CannotEvaluate(Exception):
     """The value depends on an input, or on an operator that the reference lacks."""
 
 
-def evaluate(value: ir.Value, frames: int, analysis: Analysis, scores: ir.Node | None = None) -> Array:
-    """A value for T = frames, time inputs and the outputs of `scores` taken as 0."""
+def evaluate(value: ir.Value, frames: int, analysis: Analysis, scores: ir.Node | None = None, draw: int = 0) -> Array:
+    """A value for T = frames, time inputs and the outputs of `scores` taken as 0, or these as noise (draw not 0)."""
     prepared = analysis.prepared
     fixed: dict[str, Array] = {}
     nodes: set[ir.Node] = set()
@@ -39,6 +39,11 @@ def evaluate(value: ir.Value, frames: int, analysis: Analysis, scores: ir.Node |
         elif content is not None:
             numbers = [_at(x, frames) for x in content.reshape(-1)]
             fixed[name] = np.array(numbers, kind).reshape(content.shape)
+        elif node is not None and node is scores and draw:
+            noise = np.random.default_rng(abs(draw)).standard_normal(
+                [_at(d, frames) for d in prepared.facts.dims[item]]
+            )
+            fixed[name] = (noise * np.sign(draw)).astype(kind)
         elif (node is not None and node is scores) or (node is None and isinstance(analysis.time.get(item), TimeFact)):
             fixed[name] = np.zeros([_at(d, frames) for d in prepared.facts.dims[item]], kind)
         elif node is None:

@@ -63,13 +63,13 @@ def _reach(analysis: Analysis, fact: TimeFact, plan: Plan, found: dict[ir.Value,
         if source.free and read == Read(read.value):
             continue
         if source.free:
-            ready = [min(a, _determined(read, b)) for a, b in zip(ready, before.ready, strict=True)]
+            ready = [min(a, read.determined(b)) for a, b in zip(ready, before.ready, strict=True)]
             continue
         size = int(source.rate * chunk)
         known = before.ready
         if read.own:
             known = tuple(min(r, int(i * source.rate)) for i, r in enumerate(known))
-        ready = [min(a, _determined(read, b)) for a, b in zip(ready, known, strict=True)]
+        ready = [min(a, read.determined(b)) for a, b in zip(ready, known, strict=True)]
         if before.first is None or read.past:
             first = None
         elif first is not None:
@@ -78,11 +78,6 @@ def _reach(analysis: Analysis, fact: TimeFact, plan: Plan, found: dict[ir.Value,
             reach = [_lookup(before.last, read.last(j), size, chunk) for j in range(count)]
             last = reach if last is None else [max(pair) for pair in zip(last, reach, strict=True)]
     return Reach(tuple(ready), None if first is None else tuple(first), None if last is None else tuple(last))
-
-
-def _determined(read: Read, available: int) -> int:
-    """Output frames whose last read is among the first `available` frames."""
-    return -((read.wait - read.den * available) // read.num)
 
 
 def _lookup(table: Sequence[int], frame: int, size: int, chunk: int) -> int:
