@@ -21,8 +21,9 @@ from headrace.targets.registry import get_target
 from headrace.targets.toolchain import find_toolchain
 from tests.artifact import handmade
 
-INSTALLED = [n for n, package in peers.PACKAGES.items() if importlib.util.find_spec(package)]
-ONNX_PEERS = [n for n in INSTALLED if n != "ai-edge-litert"]
+INSTALLED = [n for n in peers.PACKAGES if peers.is_installed(n)]
+ONNX_PEERS = [n for n in INSTALLED if n in ("onnxruntime", "openvino", "tract")]
+COMPILERS = [n for n in INSTALLED if n in ("iree", "emx-onnx-cgen")]
 PAIR = {"sum": "sum_next"}
 
 
@@ -72,6 +73,16 @@ def test_peers_run_and_agree(program: Program, model: Model, peer: str) -> None:
     assert peer in report.table() and "times as long" in report.table()
     value = json.loads(report.to_json())
     assert value["peers"][peer]["plain"]["samples_us"] == list(entry.samples)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("peer", COMPILERS)
+def test_compilers_run_and_agree(program: Program, model: Model, peer: str) -> None:
+    report = bench(program, [peer], model, rounds=3, batch_us=50)
+    assert report.refused == {}
+    entry = report.peers[peer]
+    assert entry.agrees and entry.difference < 1e-6
+    assert entry.bound is not None and entry.median_us > 0
 
 
 @pytest.mark.parametrize("evict", [False, True])

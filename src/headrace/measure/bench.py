@@ -32,8 +32,8 @@ def bench(
 ) -> BenchReport:
     """Time plain calls and bound calls of a program and its peers, all taking turns.
 
-    peers: "onnxruntime", "openvino", "tract", "ai-edge-litert"; they run `model`, the program's source,
-    on one thread each. inputs: arrays for the program's inputs, else seeded random ones; run-time
+    peers: "onnxruntime", "openvino", "tract", "ai-edge-litert", "iree", "emx-onnx-cgen"; they run
+    `model`, the program's source, on one thread each. inputs: arrays for the program's inputs, else seeded random ones; run-time
     extents take their bound. A peer that cannot run the model is listed with its reason in `refused`;
     one whose outputs differ by more than 1e-3 of the largest is marked. evict: touch 4 MB between calls.
 

@@ -14,8 +14,11 @@ PACKAGES = {
     "openvino": "openvino",
     "tract": "tract",
     "ai-edge-litert": "ai_edge_litert",
+    "iree": "iree.compiler",
+    "emx-onnx-cgen": "emx_onnx_cgen",
 }
-_MODULES = {name: f"headrace.measure.peers.{package}" for name, package in PACKAGES.items()}
+INSTALL = {"iree": "iree-base-compiler iree-base-runtime"}  # where the name is not the package's
+_MODULES = {name: f"headrace.measure.peers.{package.partition('.')[0]}" for name, package in PACKAGES.items()}
 
 
 class PeerMissing(Error):
@@ -30,8 +33,21 @@ def check_installed(name: str) -> None:
     """ValueError for a runtime nobody knows, PeerMissing for one that is not here."""
     if name not in PACKAGES:
         raise ValueError(f"unknown peer {name!r}; there are {', '.join(PACKAGES)}")
-    if importlib.util.find_spec(PACKAGES[name]) is None:
-        raise PeerMissing(f"{name} is not installed: pip install {name}")
+    if not is_installed(name):
+        raise PeerMissing(f"{name} is not installed: pip install {INSTALL.get(name, name)}")
+
+
+def is_installed(name: str) -> bool:
+    """Whether a runtime's package is here."""
+    try:
+        return importlib.util.find_spec(PACKAGES[name]) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def version_of(name: str) -> str:
+    """Version of an installed runtime."""
+    return importlib.metadata.version(INSTALL.get(name, name).split()[0])
 
 
 def open_peer(name: str, case: Case) -> Contestant:
@@ -45,5 +61,5 @@ def open_peer(name: str, case: Case) -> Contestant:
     except Exception as error:
         reason = str(error).partition("Stack backtrace")[0]
         text = " ".join(reason.split()) or type(error).__name__
-        raise PeerRefused(f"{name} {importlib.metadata.version(name)} refuses the model: {text[:300]}") from error
+        raise PeerRefused(f"{name} {version_of(name)} refuses the model: {text[:300]}") from error
     return opened

@@ -52,6 +52,13 @@ class Case:
         proto.graph.initializer.extend([*weights, *given])
         return proto
 
+    @cached_property
+    def shaped(self) -> onnx.ModelProto:
+        """`proto` with the shapes of inner values and outputs as far as onnx infers them, for compilers."""
+        import onnx
+
+        return onnx.shape_inference.infer_shapes(self.proto, data_prop=True)
+
     @property
     def source(self) -> Path | None:
         """The file of the model."""
