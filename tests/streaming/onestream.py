@@ -33,8 +33,10 @@ def drive(live, step, feeds, axes, sizes, side=None):
     """All frames in pieces; outputs joined; push must return exactly what is ready."""
     live.reset(**(side or {}))
     start, got = 0, []
+    rates = {k: port.rate[0] for k, port in step.spec.inputs.items()}
     for size in sizes:
-        piece = {k: np.take(v, range(start, start + size), axes[k]) for k, v in feeds.items()}
+        places = {k: range(start * r, (start + size) * r) for k, r in rates.items()}
+        piece = {k: np.take(v, places[k], axes[k]) for k, v in feeds.items()}
         got.append(live.push(piece))
         start += size
         for name in step.spec.outputs:
@@ -69,9 +71,8 @@ def check(proto, axes, lengths, seed=0, side=None, chunks=(None, 2, 3), tol=2e-5
         for total in lengths:
             if total < step.spec.min_length:
                 continue
-            made = (
-                feeds(total, rng) if feeds else {k: random_input(model.inputs[k], {axes[k]: total}, rng) for k in axes}
-            )
+            sizes = {k: {axes[k]: total * step.spec.inputs[k].rate[0]} for k in axes}
+            made = feeds(total, rng) if feeds else {k: random_input(model.inputs[k], sizes[k], rng) for k in axes}
             want = dict(zip(names, session.run(None, {**made, **(side or {})}), strict=True))
             got = drive(live, step, made, axes, cuts(total, rng), side)
             assert set(want) == set(got)

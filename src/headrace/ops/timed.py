@@ -433,7 +433,7 @@ def framewise(
         )
     (axis,) = places
     facts = [f for i in axes if (f := site.fact(i)) is not None]
-    same_clock(site, facts)
+    same_clock(site, list(axes))
     fold = facts[0].fold
     if any(f.fold != fold for f in facts):
         raise site.refuse("mixes rows merged with time and rows apart", "reshape both to the same layout")
@@ -447,14 +447,28 @@ def framewise(
     return Plan(reads, timed, emit or cloned)
 
 
-def same_clock(site: Site, facts: Sequence[TimeFact]) -> None:
+class RatesDiffer(NotStreamable):
+    """Operands of a node run at different rates. ratio: by how much the second would have to be faster."""
+
+    def __init__(self, refusal: NotStreamable, values: tuple[ir.Value, ir.Value], ratio: Fraction) -> None:
+        super().__init__(refusal.node, refusal.reason, refusal.hint)
+        self.values, self.ratio = values, ratio
+
+
+def same_clock(site: Site, inputs: Sequence[int]) -> None:
     """Refuse operands whose numbers of frames are not the same formula."""
-    for fact in facts[1:]:
-        if fact.length == facts[0].length:
+    found = [(i, fact) for i in inputs if (fact := site.fact(i)) is not None]
+    for i, fact in found[1:]:
+        a, b = found[0][1].length, fact.length
+        if a == b:
             continue
-        a, b = facts[0].length, fact.length
-        if slope(a) != slope(b):
-            raise site.refuse(f"joins {a} frames with {b}: they run at different rates", "resample one of them")
+        fast, slow = slope(a), slope(b)
+        if fast != slow:
+            refusal = site.refuse(f"joins {a} frames with {b}: they run at different rates", "resample one of them")
+            first, second = site.value(found[0][0]), site.value(i)
+            if fast is None or not slow or first is None or second is None:
+                raise refusal
+            raise RatesDiffer(refusal, (first, second), fast / slow)
         step = least_common(d for x in (a, b) for d in divisors(x))
         if step > 1:
             raise site.refuse(

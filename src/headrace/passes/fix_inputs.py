@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from headrace.graph.facts import Facts, dtype_name
 from headrace.graph.model import spec
-from headrace.graph.symbolic import Dim, Symbol, symbol
+from headrace.graph.symbolic import Dim, Symbol, product, symbol
 
 Bound = Union[int, tuple[int, int], tuple[int, int, int]]
 
@@ -71,7 +71,11 @@ def _declare(bounds: Mapping[str, Bound], facts: Facts) -> None:
 
 
 def _as_dim(item: int | str, where: str, facts: Facts) -> Dim:
+    """An extent, a symbol, or a whole multiple of one: 3, "T", "4*T"."""
     if isinstance(item, str):
+        times, star, name = item.partition("*")
+        if star and times.isdecimal() and name in facts.symbols:
+            return product(int(times), symbol(name))
         if item not in facts.symbols:
             raise ValueError(f"{where}: symbol {item!r} has no bound; add it to bounds")
         return symbol(item)

@@ -102,7 +102,8 @@ def analyse(
     for value in graph.inputs:
         if value.name in axes:
             axis = axes[value.name or ""]
-            result.time[value] = TimeFact(axis, Fraction(1), 0, facts.dims[value][axis])
+            length = facts.dims[value][axis]
+            result.time[value] = TimeFact(axis, slope(length) or Fraction(1), 0, length)
     pending: dict[ir.Value, Pending] = {}
     needed = _needed(graph)
     for node in graph:

@@ -17,6 +17,7 @@ from headrace.streaming.emit import NodeWriter, Writer, collect_lines, static
 from headrace.streaming.length import offsets
 from headrace.streaming.model import STREAM, Passing, Port, StepModel, StreamSpec, TimeOutput
 from headrace.streaming.opening import BOUND, LONG, known_shapes, opened, prepare_open, streamed_natively, time_axis
+from headrace.streaming.rates import common_step, with_rates
 from headrace.streaming.reach import reaches, timing
 from headrace.streaming.shared import read_by
 from headrace.streaming.sink import sink_pads
@@ -38,8 +39,9 @@ def stream(
 ) -> StepModel:
     """The step model of an offline model.
 
-    axes: time input → its time axis; shapes: fixes other unknown dims (else 1); multiple: the lengths
-    of these inputs are always multiples of that; max_past: longest signal, in input frames, that
+    axes: time input → its time axis (inputs may run at different rates: those follow from where they meet, and
+    an input frame is then one whole unit of all of them); shapes: fixes other unknown dims (else 1); multiple:
+    the lengths of these inputs are always multiples of that; max_past: longest signal, in input frames, that
     attention without a limit to its past must remember; window, hop: another function, the model on every
     window of so many frames; chunk: frames per step, a multiple of the smallest.
     Raises NotStreamable(node, reason, hint), ValueError for wrong arguments.
@@ -72,10 +74,8 @@ def analyse_model(
     for name in multiple or {}:
         if name not in axes:
             raise ValueError(f"multiple names {name!r}, which is no time input; those are {', '.join(axes)}")
-    steps = set((multiple or {}).values())
-    if len(steps) > 1 or any(s < 1 for s in steps):
-        raise ValueError(f"multiple={dict(multiple or {})}: all time inputs share one clock; give one positive number")
-    step = steps.pop() if steps else 1
+    if any(m < 1 for m in (multiple or {}).values()):
+        raise ValueError(f"multiple={dict(multiple or {})}: give positive numbers")
     known = {**known_shapes(model, axes, shapes or {}, constants or {})}
     wanted = {name: time_axis(name, axis, known) for name, axis in axes.items()}
     if window is not None:
@@ -84,18 +84,27 @@ def analyse_model(
         return analyse_windows(model, wanted, window_grid(model, wanted, window, hop), known, constants, seen)
     if hop != 1:
         raise ValueError(f"hop={hop}: the distance of windows; give their length too, window=")
-    fixed = {
-        name: tuple(TIME if i == wanted.get(name) else d for i, d in enumerate(dims)) for name, dims in known.items()
-    }
-    prepared = prepare_open(
-        opened(model, wanted),
-        shapes=fixed,
-        constants=constants,
-        bounds={TIME: (BOUND // step * step, step, LONG // step * step)},
-        native=streamed_natively,
-    )
-    sink_pads(prepared)
-    return analyse(prepared, wanted, step, max_past, seen)
+
+    def attempt(rates: Mapping[str, int]) -> Analysis:
+        step = common_step(multiple or {}, rates)
+        clock = {name: TIME if rates[name] == 1 else f"{rates[name]}*{TIME}" for name in wanted}
+        fixed = {
+            name: tuple(clock[name] if i == wanted.get(name) else d for i, d in enumerate(dims))
+            for name, dims in known.items()
+        }
+        prepared = prepare_open(
+            opened(model, wanted),
+            shapes=fixed,
+            constants=constants,
+            bounds={TIME: (BOUND // step * step, step, LONG // step * step)},
+            native=streamed_natively,
+        )
+        sink_pads(prepared)
+        if seen is not None:
+            seen.clear()
+        return analyse(prepared, wanted, step, max_past, seen)
+
+    return with_rates(attempt, wanted)
 
 
 def write(analysis: Analysis, model: Model, chunk: int) -> StepModel:
