@@ -10,6 +10,7 @@ from headrace.program.layout import choose_layout
 from headrace.program.merge import merge_axes
 from headrace.program.pad import pad_guarded
 from headrace.program.split import split_axes, split_guards
+from headrace.program.symmetric import fold_symmetric
 from headrace.program.verify import verify
 
 
@@ -21,6 +22,7 @@ def optimise(module: Module, lanes: int = 16) -> Module:
     verify(module)
     module = fold_constants(module)
     module = fold_constants(fuse(module))
+    module = fold_symmetric(module)
     module = split_axes(module)
     module = pad_guarded(module)
     module = split_guards(module)

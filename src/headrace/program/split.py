@@ -1,4 +1,4 @@
-"""Cutting the box of a Define where a condition changes, so that no point has to ask.
+"""Cutting the box of a Define where a condition changes or an index is clamped, so that no point has to ask.
 
     y[i] = select(i < 3, a[i], b[i-3])   for i < 8    →   y[i] = a[i] for i < 3;  y[i+3] = b[i] for i < 5
 
@@ -59,6 +59,10 @@ def _cuts(s: Define, a: Axis) -> set[int]:
                     cut = _cut(c, a)
                     if cut is not None and 0 < cut < a.bound:
                         out.add(cut)
+            elif n.op in ("min", "max") and n.dtype == "index":
+                cut = _cut(index_binary("le", *n.args), a)
+                if cut is not None and 0 < cut < a.bound:
+                    out.add(cut)
     return out
 
 

@@ -19,6 +19,7 @@ from headrace.targets.simd import Isa
 
 LATENCY = 4  # cycles of a multiply-add
 PORTS = 2  # multiply-adds, or loads, per cycle
+WIDE = 12  # sums in registers that also hide the latency of loads
 MAX_ROWS = 16
 L1_PANEL = 24 << 10  # bytes of constants that stay in the first and second cache between rows of tiles
 L2_PANEL = 1 << 20
@@ -229,7 +230,8 @@ class _Kernel:
         price = 0.5 if panel <= L1_PANEL or not again else 1.5 if panel <= L2_PANEL else 3.0
         loads = (n * count * self.both + count * self.row + self.once) / PORTS + n * self.column * price
         ways = 1 if sums >= LATENCY * PORTS else min(4, -(-LATENCY * PORTS // sums))
-        return max(sums / PORTS, loads, LATENCY / ways) + 0.1 * (sums / PORTS + loads)
+        waits = 0.2 * max(0.0, 1 - sums / WIDE) * sums / PORTS
+        return max(sums / PORTS, loads, LATENCY / ways) + 0.1 * (sums / PORTS + loads) + waits
 
     @lru_cache(maxsize=4096)  # noqa: B019
     def total(self, n: int, count: int, vectors: int, rows: int, box: int) -> float:
