@@ -130,6 +130,7 @@ def generate(
     threads: int = 1,
 ) -> Generated:
     """The whole compiler in one place: graph clean-up, lowering, fusion, scheduling, C."""
+    from headrace.codegen import Variant
     from headrace.codegen import generate as generate_c
     from headrace.codegen.stream_plan import parse
     from headrace.ops.lowering import lower
@@ -155,12 +156,13 @@ def generate(
         inputs, outputs = ({b.name: b.bound for b in side} for side in (module.inputs, module.outputs))
         data = by_hand(axes, state, inputs, outputs)
     live = None if data is None else parse(data)
-    steady = None
-    if live is not None and live.steady_inputs:
-        steady = optimise(lower(prepared_with(live.steady_inputs), name, state), target.isa.lanes)
-    generated = generate_c(
-        optimise(module, target.isa.lanes), name, target, stream=live, steady=steady, threads=threads
+    far = live.steady_inputs if live is not None else None
+    steady = lower(prepared_with(far), name, state) if far else None
+    narrow, *wider = (
+        Variant(isa, optimise(module, isa.lanes), None if steady is None else optimise(steady, isa.lanes))
+        for isa in (target.isa, *target.wider)
     )
+    generated = generate_c(narrow.module, name, target, stream=live, steady=narrow.steady, threads=threads, wider=wider)
     if data is not None:
         offline = model.metadata.get("headrace.sha256", "")
         generated = replace(generated, facts={**generated.facts, "stream": data, "stream_of": offline})

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from headrace.artifact.build import write_sources
-from headrace.codegen import Generated, generate
+from headrace.codegen import Generated, Variant, generate
 from headrace.codegen.kernels import ScheduleFn
 from headrace.program import interp
 from headrace.program.dtypes import numpy_dtype
@@ -64,7 +64,9 @@ class Native:
         kind: str | None = None, threads: int = 1, order: Order | None = None,
     ) -> None:  # fmt: skip
         self.module, wanted = module, get_target(target)
-        self.generated: Generated = generate(module, "net", wanted, schedule, threads=threads)
+        self.generated: Generated = generate(
+            module, "net", wanted, schedule, threads=threads, wider=[Variant(isa, module) for isa in wanted.wider]
+        )
         self.cut = 0  # kernels that ran in parts
         self.threads = None if order is None else self._threads(order)
         toolchain: Toolchain = find_toolchain(kind, wanted.triple)
@@ -94,7 +96,7 @@ class Native:
 
         return Threads(PARALLEL_FOR(parallel_for), None)
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, feeds: Mapping[str, Array], entry: str = "run") -> dict[str, Array]:
         """Outputs by name, of one run on the instance's state; Fault for an error code."""
         symbols = interp.bind_symbols(self.module, feeds)
         inputs = [Block(feeds[b.name].nbytes, 1, feeds[b.name].tobytes()) for b in self.module.inputs]
@@ -108,7 +110,8 @@ class Native:
         threads = 0 if self.threads is None else ctypes.addressof(self.threads)
         given = (ctypes.c_int64 * (len(inputs) + len(extents) + 1))(*(b.address for b in inputs), *extents, threads)
         taken = (ctypes.c_int64 * (len(outputs) + 1))(*(b.address for b in outputs))
-        self.check(self.library.net_run(self.state.pointer, self.scratch.pointer, self.weights.pointer, given, taken))
+        function = getattr(self.library, f"net_{entry}")
+        self.check(function(self.state.pointer, self.scratch.pointer, self.weights.pointer, given, taken))
         for block in (self.state, self.scratch, self.weights, *inputs, *outputs):
             block.unharmed()
         return {

@@ -153,7 +153,7 @@ def describe(
         version=version(),
         model={"name": source.name, "sha256": source.sha256},
         options=plain(options),
-        target={"name": target.name, "isa": target.isa.name, "triple": target.triple},
+        target={"name": target.name, "isa": target.isa_names, "triple": target.triple},
         toolchain={"kind": toolchain.kind, "version": toolchain.version, "flags": list(flags)},
         files={path.name: sha256_file(path) for path in sorted(folder.iterdir())},
         library=library,

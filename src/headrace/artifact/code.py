@@ -44,6 +44,7 @@ class Code:
         self._library = _load(folder / manifest.library)
         library = self._library
         threads = manifest.facts.get("threads", 1)
+        self._entries = manifest.facts.get("entries", [])
         self._pools = Pools(self.name, threads, lambda name: _symbol(library, name))
         weakref.finalize(self, _unload, library._handle, self._pools).atexit = False
         check_sizes(self._library, manifest)
@@ -60,6 +61,14 @@ class Code:
         self._mapping = _map(folder / manifest.weights, manifest.weight_bytes)
         self.weights = self._mapping.__array_interface__["data"][0]
         self._errors = manifest.facts.get("error_codes")
+
+    def isa(self) -> str | None:
+        """The instruction set that a program of several has chosen here; None for a program of one."""
+        if not self._entries:
+            return None
+        function = _symbol(self._library, f"{self.name}_isa")
+        function.restype = ctypes.c_char_p
+        return bytes(function()).decode()
 
     def threads(self) -> int:
         """Address of the NAME_threads of a running pool; 0 for a program compiled for one thread."""

@@ -34,6 +34,8 @@ class Info:
     memory_bytes: what one instance takes in RAM, state and scratch; weights are shared and read-only.
     scratch_lower_bound: no memory plan for the same kernels can need less scratch than this.
     code_bytes: machine code, None where the library's format is unknown.
+    isa: the instruction set that runs here; of a target with several, the widest that this machine has.
+    kernels: of a target with several instruction sets, those of the widest it holds.
     """
 
     memory_bytes: int
@@ -44,6 +46,7 @@ class Info:
     code_bytes: int | None
     macs: int
     target: str
+    isa: str
     toolchain: str
     kernels: tuple[KernelInfo, ...]
     manifest: dict[str, Any]
@@ -112,6 +115,7 @@ class Program:
             code_bytes=m.code_bytes,
             macs=m.macs,
             target=m.target["name"],
+            isa=(self._code.isa() if self._code is not None else None) or m.target["isa"],
             toolchain=f"{m.toolchain['kind']} {m.toolchain['version']}",
             kernels=m.kernels,
             manifest=m.to_dict(),

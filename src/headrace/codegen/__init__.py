@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 from headrace.codegen import vmath
 from headrace.codegen.account import info
+from headrace.codegen.dispatch import entry_function, entry_names, isa_function
 from headrace.codegen.driver import (
     ALIGN,
     Layout,
     Weights,
     init_function,
-    run_function,
     sizes,
     state_functions,
 )
 from headrace.codegen.generated import Generated, Port, Symbol
 from headrace.codegen.header import errors, header
 from headrace.codegen.helpers import helpers
-from headrace.codegen.kernels import Kernel, KernelWriter, ScheduleFn, is_empty, total_macs
+from headrace.codegen.kernels import ScheduleFn, total_macs
+from headrace.codegen.section import Section, Variant, own_name, section, state_places
 from headrace.codegen.shapes import extent_text
 from headrace.codegen.stream_driver import StreamLayout, init_lines, lay_out, state_lines, stream_functions
 from headrace.codegen.stream_plan import StreamFacts
 from headrace.codegen.threads import share_function
 from headrace.errors import UnsupportedOperator
 from headrace.program.dtypes import numpy_dtype
-from headrace.program.ir import Buffer, Define, Module, Statement
+from headrace.program.ir import Buffer, Module
 from headrace.program.plan import Plan, plan
 from headrace.schedule.heuristic import Heuristic
 from headrace.schedule.parallel import share
 from headrace.targets.registry import Target
 from headrace.targets.simd import Isa
 
-__all__ = ["Generated", "generate"]
+__all__ = ["Generated", "Variant", "generate"]
 
 
 def generate(
@@ -43,6 +44,7 @@ def generate(
     stream: StreamFacts | None = None,
     steady: Module | None = None,
     threads: int = 1,
+    wider: Sequence[Variant] = (),
 ) -> Generated:
     """The C program of a module.
 
@@ -50,37 +52,22 @@ def generate(
     heuristic of the target. stream: what a step model says about time, for NAME_push and NAME_flush;
     steady: the module once more with its position and valid fixed to what they are far from both ends.
     threads: above 1, large kernels are made of parts for a parallel_for of the caller.
+    wider: the same program optimised for further instruction sets, which it takes where the processor has them.
     Raises UnsupportedOperator for what has no C form yet, ValueError where `stream` does not fit the module.
     """
-    memory = plan(module, ALIGN)
-    isa = target.isa
-    chosen = schedule or Heuristic(isa).schedule
-    if threads > 1:
-        chosen = _shared(chosen, isa, threads)
-    writer = KernelWriter(name, isa.target_attribute, isa.lanes, chosen, memory, threads)
-    kernels = [writer.kernel(s) for s in module.body if not _idle(s, memory)]
-    layout = _layout(module, name, memory, threads)
-    entry, types, more = "", writer.typedefs(), memory.scratch_bytes
-    if steady is not None:
-        other = replace(writer, plan=plan(steady, ALIGN))
-        entry = _steady(layout, steady, other)
-        types += "".join(line for line in other.typedefs().splitlines(True) if line not in types)
-        more = max(more, other.plan.scratch_bytes)
-    body = "\n".join(writer.texts)
-    live = _stream(layout, stream, more, bool(entry))
-    driver = "\n\n".join(text for text in (entry, _driver(layout, kernels, live)) if text)
-    if f"{name}_share(" in driver:
-        driver = f"{share_function(name)}\n\n{driver}"
-    code = body + driver
-    source = "\n".join([f'#include "{name}.h"', "#include <string.h>", "", vmath.support(isa, code),
-                        types + helpers(code), body, driver, ""])  # fmt: skip
-    weights = layout.weights
+    variants, weights = (Variant(target.isa, module, steady), *wider), Weights()
+    sections = [_section(v, name, weights, threads, schedule, bool(wider)) for v in variants]
+    first, last = sections[0], sections[-1]
+    layout, memory = first.layout, first.layout.plan
+    live = _stream(layout, stream, max(s.scratch_bytes for s in sections), steady is not None)
+    source = _several(sections, live) if wider else _single(first, live)
     state_bytes = live.state_bytes if live else memory.state_bytes
-    scratch_bytes = live.scratch_bytes if live else memory.scratch_bytes
+    scratch_bytes = live.scratch_bytes if live else max(s.layout.plan.scratch_bytes for s in sections)
+    touched = _working_set(layout, state_bytes + scratch_bytes)
     return Generated(
         name=name,
         source=source,
-        header=header(layout, state_bytes, scratch_bytes, ALIGN, live),
+        header=header(layout, state_bytes, scratch_bytes, ALIGN, live, tuple(v.isa for v in variants)),
         weights=bytes(weights.blob),
         align=ALIGN,
         state_bytes=state_bytes,
@@ -89,15 +76,30 @@ def generate(
         outputs=layout.outputs,
         states=layout.states,
         symbols=layout.symbols,
-        kernels=tuple(info(k, memory, isa, _working_set(layout, state_bytes + scratch_bytes)) for k in kernels),
+        kernels=tuple(info(k, last.layout.plan, last.isa, touched) for k in last.kernels),
         macs=sum(total_macs(s) for s in module.body),
-        scratch_lower_bound=memory.lower_bound,
+        scratch_lower_bound=max(s.layout.plan.lower_bound for s in sections),
         facts={
             "error_codes": {str(c): t for c, t in errors(layout, live).items()},
             "notes": list(module.notes),
             **({"threads": threads} if threads > 1 else {}),
+            **({"entries": [v.isa.name for v in variants]} if wider else {}),
         },
     )
+
+
+def _section(
+    variant: Variant, name: str, weights: Weights, threads: int, schedule: ScheduleFn | None, is_one_of_many: bool
+) -> Section:
+    isa, memory = variant.isa, plan(variant.module, ALIGN)
+    chosen = schedule or Heuristic(isa).schedule
+    if threads > 1:
+        chosen = _shared(chosen, isa, threads)
+    layout = _layout(variant.module, name, memory, weights, threads)
+    if not is_one_of_many:
+        return section(variant, layout, memory, chosen, name)
+    (steady,) = entry_names([isa], "steady")
+    return section(variant, layout, memory, chosen, f"{name}_{own_name(isa)}", steady)
 
 
 def _shared(schedule: ScheduleFn, isa: Isa, threads: int) -> ScheduleFn:
@@ -105,18 +107,35 @@ def _shared(schedule: ScheduleFn, isa: Isa, threads: int) -> ScheduleFn:
     return lambda define: share(define, schedule(define), isa, threads)
 
 
-def _steady(layout: Layout, steady: Module, writer: KernelWriter) -> str:
-    """NAME_steady: the same as NAME_run on the same state, for the module with fixed position and valid."""
-    memory, ports = writer.plan, {p.name: p for p in layout.inputs}
-    kernels = [writer.kernel(s) for s in steady.body if not _idle(s, memory)]
-    inputs = tuple(ports[b.name] for b in steady.inputs)
-    places = [
-        [(s.name, p.state[s.buffer], s.buffer.nbytes) for s in m.states]
-        for m, p in ((layout.module, layout.plan), (steady, memory))
+def _single(only: Section, live: StreamLayout | None) -> str:
+    """NAME.c for one instruction set."""
+    name = only.layout.name
+    driver = "\n\n".join(text for text in (only.steady, _driver(only.layout, only.run, live)) if text)
+    if f"{name}_share(" in driver:
+        driver = f"{share_function(name)}\n\n{driver}"
+    code = only.body + driver
+    return "\n".join([f'#include "{name}.h"', "#include <string.h>", "", vmath.support(only.isa, code),
+                      only.types + helpers(code), only.body, driver, ""])  # fmt: skip
+
+
+def _several(sections: Sequence[Section], live: StreamLayout | None) -> str:
+    """NAME.c for several instruction sets, the narrowest first."""
+    layout, isas = sections[0].layout, [s.isa for s in sections]
+    name = layout.name
+    for s in sections[1:]:
+        assert state_places(s.layout.module, s.layout.plan) == state_places(layout.module, layout.plan)
+        assert (s.layout.inputs, s.layout.outputs) == (layout.inputs, layout.outputs)
+    texts = [
+        f"/* ---- {s.isa.name} ---- */\n{s.alone(entry)}" for s, entry in zip(sections, entry_names(isas), strict=True)
     ]
-    assert places[0] == places[1] and len(steady.outputs) == len(layout.outputs), places
-    other = replace(layout, module=steady, plan=memory, inputs=inputs)
-    return run_function(other, kernels, "steady", "static ")
+    ways = [isa_function(name, isas)]
+    if sections[0].steady:
+        ways.append(entry_function(name, isas, "steady", "static "))
+    driver = "\n\n".join([*ways, _driver(layout, lambda: entry_function(name, isas), live)])
+    code = "\n".join([*texts, driver])
+    shared = f"{share_function(name)}\n" if f"{name}_share(" in code else ""
+    head = [f'#include "{name}.h"', "#include <stddef.h>", "#include <stdint.h>", "#include <string.h>", ""]
+    return "\n".join([*head, helpers(code) + shared, *texts, driver, ""])
 
 
 def _stream(layout: Layout, facts: StreamFacts | None, scratch_bytes: int, has_steady: bool) -> StreamLayout | None:
@@ -129,18 +148,18 @@ def _stream(layout: Layout, facts: StreamFacts | None, scratch_bytes: int, has_s
                    memory.state_bytes, scratch_bytes, ALIGN, has_steady)  # fmt: skip
 
 
-def _driver(layout: Layout, kernels: list[Kernel], stream: StreamLayout | None) -> str:
-    """The public functions."""
+def _driver(layout: Layout, run: Callable[[], str], stream: StreamLayout | None) -> str:
+    """The public functions; run: text of NAME_run."""
     if stream is None:
-        own = [sizes(layout), init_function(layout), run_function(layout, kernels)]
+        own = [sizes(layout), init_function(layout), run()]
         return "\n\n".join(own + ([state_functions(layout)] if layout.states else []))
     return "\n\n".join([
-        sizes(layout), init_function(layout, init_lines(stream)), run_function(layout, kernels),
+        sizes(layout), init_function(layout, init_lines(stream)), run(),
         state_functions(layout, lambda verb: state_lines(stream, verb)), stream_functions(stream),
     ])  # fmt: skip
 
 
-def _layout(module: Module, name: str, memory: Plan, threads: int) -> Layout:
+def _layout(module: Module, name: str, memory: Plan, weights: Weights, threads: int) -> Layout:
     symbols = tuple(Symbol(s.name, f"n{n}", s.bound, s.divisor) for n, s in enumerate(module.symbols))
     known = {s.name for s in symbols}
     inputs = tuple(_port(b, f"x{n}", known) for n, b in enumerate(module.inputs))
@@ -150,7 +169,7 @@ def _layout(module: Module, name: str, memory: Plan, threads: int) -> Layout:
         b = pair.buffer
         states.append(Port(pair.name, numpy_dtype(b.dtype).name, b.bound, f"s{n}", offset, b.nbytes))
         offset += b.nbytes
-    return Layout(name, module, memory, Weights(), inputs, outputs, tuple(states), symbols, threads)
+    return Layout(name, module, memory, weights, inputs, outputs, tuple(states), symbols, threads)
 
 
 def _port(b: Buffer, field: str, symbols: set[str]) -> Port:
@@ -167,8 +186,3 @@ def _port(b: Buffer, field: str, symbols: set[str]) -> Port:
 def _working_set(layout: Layout, memory_bytes: int) -> int:
     """Bytes that one run touches."""
     return len(layout.weights.blob) + memory_bytes + sum(p.nbytes for p in (*layout.inputs, *layout.outputs))
-
-
-def _idle(s: Statement, memory: Plan) -> bool:
-    """Whether a statement has nothing to do: no points, or a copy of a buffer onto itself."""
-    return is_empty(s) or (isinstance(s, Define) and memory.moves_nothing(s))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from headrace.codegen import dispatch
 from headrace.codegen import threads as threading
 from headrace.codegen.driver import ERRORS, Layout, shape_text
 from headrace.codegen.generated import Port
 from headrace.codegen.stream_driver import StreamLayout
 from headrace.codegen.stream_header import declarations, portable_comment, stream_errors
+from headrace.targets.simd import Isa
 
 _C = {
     "float32": "float", "float64": "double", "float16": "uint16_t", "bfloat16": "uint16_t", "bool": "uint8_t",
@@ -14,8 +18,15 @@ _C = {
 }  # fmt: skip
 
 
-def header(layout: Layout, state_bytes: int, scratch_bytes: int, align: int, stream: StreamLayout | None = None) -> str:
-    """Text of NAME.h; sizes with what a stream needs beside the program."""
+def header(
+    layout: Layout,
+    state_bytes: int,
+    scratch_bytes: int,
+    align: int,
+    stream: StreamLayout | None = None,
+    isas: Sequence[Isa] = (),
+) -> str:
+    """Text of NAME.h; sizes with what a stream needs beside the program. isas: the instruction sets in it."""
     name, upper = layout.name, layout.name.upper()
     lines = [
         f"/* {name}: a neural network as C. Link {name}.c, and {name}_weights.S or your own copy of {name}.weights.",
@@ -51,6 +62,7 @@ def header(layout: Layout, state_bytes: int, scratch_bytes: int, align: int, str
         f"int {name}_init(void *state, const void *weights);",
         f"int {name}_run(void *state, void *scratch, const void *weights, const {name}_inputs *in, "
         f"const {name}_outputs *out);",
+        *(dispatch.declarations(name, isas) if len(isas) > 1 else []),
         *(declarations(stream) if stream else []),
         *_states(layout, stream),
         "",

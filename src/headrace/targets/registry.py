@@ -13,11 +13,21 @@ from headrace.targets.toolchain import INSTALL, find_toolchains
 
 @dataclass(frozen=True)
 class Target:
-    """A processor family to generate code for. arch is "" where any will do; triple as compilers spell it."""
+    """A processor family to generate code for. arch is "" where any will do; triple as compilers spell it.
+
+    wider: further instruction sets, each with all features of those before it, that a program of this target
+    holds beside `isa` and takes where the processor has them.
+    """
 
     name: str
     isa: Isa
     arch: str
+    wider: tuple[Isa, ...] = ()
+
+    @property
+    def isa_names(self) -> str:
+        """Every instruction set in programs of this target: "x86-64, avx2, avx512"."""
+        return ", ".join(isa.name for isa in (self.isa, *self.wider))
 
     @property
     def triple(self) -> str:
@@ -51,6 +61,7 @@ TARGETS = {
         Target("x86-64", ISAS["x86-64"], "x86_64"),
         Target("x86-64-avx2", ISAS["avx2"], "x86_64"),
         Target("x86-64-avx512", ISAS["avx512"], "x86_64"),
+        Target("x86-64-dispatch", ISAS["x86-64"], "x86_64", (ISAS["avx2"], ISAS["avx512"])),
         Target("aarch64", ISAS["neon"], "aarch64"),
         Target("generic", ISAS["generic"], ""),
     )
@@ -95,5 +106,5 @@ def _describe(target: Target, name: str) -> TargetInfo:
         missing.append(f"to build: a compiler for {target.triple} ({INSTALL})")
     if to_run:
         missing.append(f"to run: {to_run}")
-    isa = target.isa.name if name != "native" else f"{target.isa.name} ({target.name})"
+    isa = target.isa_names if name != "native" else f"{target.isa.name} ({target.name})"
     return TargetInfo(name, isa, can_build, not to_run, "; ".join(missing))

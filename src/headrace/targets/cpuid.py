@@ -1,0 +1,73 @@
+"""C that asks an x86-64 processor, without any library, for the instruction sets it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace.errors import TargetError
+from headrace.targets.simd import Isa
+
+# feature, as compilers name it → (leaf, register, bit) of cpuid
+FEATURES = {
+    "fma": (1, "c", 12), "f16c": (1, "c", 29), "avx2": (7, "b", 5), "avx512f": (7, "b", 16), "avx512dq": (7, "b", 17),
+    "avx512bw": (7, "b", 30), "avx512vl": (7, "b", 31), "avx512vnni": (7, "c", 11),
+}  # fmt: skip
+_OSXSAVE = 27
+_AVX, _AVX512 = 0x6, 0xE6  # registers that the operating system must keep, in XCR0
+
+
+def ask_functions(name: str) -> str:
+    """C text of `NAME_cpuid(leaf, b, c)`, which gives for leaf 0 the last leaf in b, and of `NAME_kept()`, XCR0."""
+    return f"""\
+static void {name}_cpuid(uint32_t leaf, uint32_t *b, uint32_t *c)
+{{
+    uint32_t a, d;
+    __asm__ volatile("cpuid" : "=a"(a), "=b"(*b), "=c"(*c), "=d"(d) : "a"(leaf), "c"(0));
+    if (leaf == 0) *b = a;
+}}
+static uint32_t {name}_kept(void)
+{{
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+}}"""
+
+
+def level_function(name: str, isas: Sequence[Isa]) -> str:
+    """C text of `static int NAME_level(void)`: the place in `isas` of the widest that runs here.
+
+    isas: x86 instruction sets, each with all features of those before it; the first needs none.
+    Raises TargetError for a feature that is in no table.
+    """
+    places = ", ".join(f"{n} {isa.name}" for n, isa in enumerate(isas))
+    checks = "\n".join(f"    {_has(isa)} level = {n};" for n, isa in enumerate(isas) if n)
+    return f"""\
+/* The instruction set that this processor runs, asked once: {places}. */
+static int {name}_level(void)
+{{
+    static int known = -1;
+    int level = __atomic_load_n(&known, __ATOMIC_RELAXED);
+    uint32_t b0, c0, b1, c1, b7 = 0, c7 = 0, kept;
+    if (level >= 0) return level;
+    level = 0;
+    {name}_cpuid(0, &b0, &c0);
+    {name}_cpuid(1, &b1, &c1);
+    if (b0 >= 7) {name}_cpuid(7, &b7, &c7);
+    kept = c1 >> {_OSXSAVE} & 1 ? {name}_kept() : 0;
+{checks}
+    (void)c7;
+    __atomic_store_n(&known, level, __ATOMIC_RELAXED);
+    return level;
+}}"""
+
+
+def _has(isa: Isa) -> str:
+    """C text of an if whose condition is that everything `isa` needs is there."""
+    masks: dict[str, int] = {}
+    for feature in isa.features:
+        if feature not in FEATURES:
+            raise TargetError(f"no way is known to ask a processor for {feature}, which {isa.name} needs")
+        leaf, register, bit = FEATURES[feature]
+        masks[f"{register}{leaf}"] = masks.get(f"{register}{leaf}", 0) | 1 << bit
+    masks["kept"] = _AVX512 if any(f.startswith("avx512") for f in isa.features) else _AVX
+    return f"if ({' && '.join(f'({word} & {mask:#x}u) == {mask:#x}u' for word, mask in masks.items())})"

@@ -1,0 +1,122 @@
+"""Several instruction sets in one C file: each entry gives the bits of a program for that one alone."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headrace.codegen.dispatch import entry_names
+from headrace.errors import TargetError, ToolchainError
+from headrace.program.optimise import optimise
+from headrace.targets.cpuid import FEATURES, ask_functions, level_function
+from headrace.targets.registry import TARGETS, Target, get_target
+from headrace.targets.simd import ISAS, Isa
+from headrace.targets.toolchain import find_toolchain, run_compiler
+from tests.codegen.native import FLAGS, RUNNABLE, Native
+from tests.program.random_tensors import feeds_of, random_tensors
+
+DISPATCH = [t for t in TARGETS.values() if t.wider]
+SINGLE = {t.isa.name: t.name for t in TARGETS.values() if not t.wider}
+COMPILERS = [("gcc", "c", "c11"), ("clang", "c", "c11"), ("zig", "c", "c11"), ("gcc", "c++", "c++17"),
+             ("clang", "c++", "c++17")]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", [pytest.param(t, id=t.name) for t in DISPATCH])
+@pytest.mark.parametrize("seed", [*range(2), *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 40))])
+def test_entries_give_the_bits_of_their_instruction_set(target: Target, seed: int) -> None:
+    if target.name not in RUNNABLE:
+        pytest.skip(target.missing_here())
+    module = optimise(random_tensors(seed, 10, every=seed % 2 == 0), 16)
+    feeds = feeds_of(module, seed)
+    several, isas = Native(module, target.name), (target.isa, *target.wider)
+    with np.errstate(all="ignore"):
+        for isa, entry in zip(isas, entry_names(isas), strict=True):
+            if SINGLE[isa.name] not in RUNNABLE:
+                continue
+            wanted = Native(module, SINGLE[isa.name]).run(feeds)
+            for name, array in several.run(feeds, entry).items():
+                assert array.tobytes() == wanted[name].tobytes(), (isa.name, name)
+        assert chosen(several, isas).name == [i.name for i in isas if SINGLE[i.name] in RUNNABLE][-1]
+        for name, array in several.run(feeds).items():
+            assert array.tobytes() == wanted[name].tobytes()
+
+
+def chosen(net: Native, isas: tuple[Isa, ...]) -> Isa:
+    """The instruction set that the program says it took."""
+    import ctypes
+
+    net.library.net_isa.restype = ctypes.c_char_p
+    return next(isa for isa in isas if isa.name == net.library.net_isa().decode())
+
+
+@pytest.mark.parametrize(("kind", "language", "standard"), COMPILERS)
+def test_no_warnings(kind: str, language: str, standard: str) -> None:
+    target = get_target("x86-64-dispatch")
+    try:
+        find_toolchain(kind, target.triple)
+    except ToolchainError as e:
+        pytest.skip(str(e))
+    if target.name not in RUNNABLE:
+        pytest.skip(target.missing_here())
+    module = optimise(random_tensors(7, 12, every=False), 16)
+    flags = (f"-std={standard}", "-x", language, *(f for f in FLAGS if not f.startswith("-std=")))
+    Native(module, target.name, flags=flags, kind=kind, threads=2)
+
+
+NEEDS = {isa.name: set(isa.features) for isa in ISAS.values() if isa.header == "immintrin.h"}
+AVX, AVX512 = 0x7, 0xE7
+CASES = [
+    (set(), True, 0, 0),
+    (NEEDS["avx2"], True, AVX, 1),
+    (NEEDS["avx2"], False, AVX, 0),  # an operating system that does not keep the registers
+    (NEEDS["avx2"], True, 0x3, 0),
+    (NEEDS["avx2"] - {"fma"}, True, AVX, 0),
+    (NEEDS["avx512"], True, AVX512, 2),
+    (NEEDS["avx512"], True, AVX, 1),
+    (NEEDS["avx512"] - {"avx512vl"}, True, AVX512, 1),
+    (NEEDS["avx512"] - {"f16c"}, True, AVX512, 0),
+]
+
+MAIN = """
+#include <stdint.h>
+static uint32_t words[8][2], last = 7, kept;
+static void p_cpuid(uint32_t leaf, uint32_t *b, uint32_t *c)
+{
+    *b = leaf ? words[leaf][0] : last;
+    *c = words[leaf][1];
+}
+static uint32_t p_kept(void) { return kept; }
+LEVEL
+int main(void) { SET; return p_level() + 10 * (p_level() - p_level()); }
+"""
+
+
+@pytest.mark.parametrize(("features", "osxsave", "kept", "level"), CASES)
+def test_what_a_processor_runs(features: set[str], osxsave: bool, kept: int, level: int, tmp_path: Path) -> None:
+    """Made-up processors, by the words that they would answer."""
+    isas = [ISAS["x86-64"], ISAS["avx2"], ISAS["avx512"]]
+    words = [(1, "c", 27)] if osxsave else []
+    words += [FEATURES[f] for f in sorted(features)]
+    sets = [f"words[{leaf}][{'bc'.index(register)}] |= 1u << {bit}" for leaf, register, bit in words]
+    text = MAIN.replace("LEVEL", level_function("p", isas)).replace("SET", "; ".join([*sets, f"kept = {kept}"]))
+    (tmp_path / "main.c").write_text(text)
+    compiler = find_toolchain(None, get_target("native").triple)
+    run_compiler(compiler, ("-Wall", "-Wextra", "-Werror", "-o", "main", "main.c"), tmp_path)
+    assert subprocess.run([str(tmp_path / "main")], check=False, timeout=10).returncode == level
+    assert "cpuid" in ask_functions("p")
+
+
+def test_an_unknown_feature_is_refused() -> None:
+    with pytest.raises(TargetError, match="amx-tile"):
+        level_function("p", [ISAS["x86-64"], Isa("future", 16, ("amx-tile",), "immintrin.h", True, 32)])
+
+
+def test_every_instruction_set_of_a_target_can_be_asked_for() -> None:
+    for target in DISPATCH:
+        before: set[str] = set()
+        for isa in (target.isa, *target.wider):
+            assert before <= set(isa.features) <= set(FEATURES), isa.name
+            before = set(isa.features)
