@@ -55,3 +55,10 @@ def test_ratio_is_taken_round_by_round() -> None:
 def test_no_rounds_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         interleave({}, rounds=0)
+
+
+def test_races_end_in_time_but_not_before_some_rounds() -> None:
+    calls = {"x": lambda: busy(2000)}
+    assert len(interleave(calls, rounds=40, batch_us=100, warm_up_us=0, seconds=0)["x"].samples) == 7
+    assert 7 <= len(interleave(calls, rounds=200, batch_us=100, warm_up_us=0, seconds=0.1)["x"].samples) < 100
+    assert len(interleave(calls, rounds=9, batch_us=100, warm_up_us=0, seconds=10)["x"].samples) == 9

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from headrace.measure.compare import compare
 from headrace.measure.peers import PeerRefused, check_installed, open_peer
 from headrace.measure.peers.contestant import Case, Contestant
 from headrace.measure.setup import random_inputs, setup_of, title
-from headrace.measure.timing import BATCH_US, ROUNDS, Timing, interleave
+from headrace.measure.timing import BATCH_US, ROUNDS, Call, Timing, interleave
 
 AGREES = 1e-3  # share of the largest output within which a rival computes the same thing
 
@@ -28,14 +28,18 @@ def bench(
     rounds: int = ROUNDS,
     batch_us: float = BATCH_US,
     evict: bool = False,
+    seconds: float | None = None,
+    extra: Mapping[str, Call] | None = None,
     seed: int = 0,
 ) -> BenchReport:
     """Time plain calls and bound calls of a program and its peers, all taking turns.
 
     peers: "onnxruntime", "openvino", "tract", "ai-edge-litert", "iree", "emx-onnx-cgen"; they run
-    `model`, the program's source, on one thread each. inputs: arrays for the program's inputs, else seeded random ones; run-time
-    extents take their bound. A peer that cannot run the model is listed with its reason in `refused`;
-    one whose outputs differ by more than 1e-3 of the largest is marked. evict: touch 4 MB between calls.
+    `model`, the program's source, on one thread each. inputs: arrays for the program's inputs, else seeded
+    random ones; run-time extents take their bound. A peer that cannot run the model is listed with its
+    reason in `refused`; one whose outputs differ by more than 1e-3 of the largest is marked. rounds: at
+    most; a race ends after `seconds`, or MIN_ROUNDS, before. evict: touch 4 MB between calls. extra: further
+    calls that take their turns with the bound ones, such as what the machine can do at most.
 
     Raises ValueError for an unknown peer or wrong inputs, PeerMissing for one that is not installed.
     """
@@ -53,7 +57,11 @@ def bench(
             rivals.append(open_peer(name, _case(program, source, given)))
         except PeerRefused as error:
             refused[name] = str(error)
-    return _race(program, ours, rivals, refused, rounds=rounds, batch_us=batch_us, evict=evict)
+
+    def turns(calls: Mapping[str, Call]) -> dict[str, Timing]:
+        return interleave(calls, rounds, batch_us, evict, seconds=seconds)
+
+    return _race(program, ours, rivals, refused, turns, evict, extra or {})
 
 
 def _race(
@@ -61,17 +69,15 @@ def _race(
     ours: Contestant,
     rivals: list[Contestant],
     refused: dict[str, str],
-    *,
-    rounds: int,
-    batch_us: float,
+    turns: Callable[[Mapping[str, Call]], dict[str, Timing]],
     evict: bool,
+    extra: Mapping[str, Call],
 ) -> BenchReport:
     expected = ours.outputs()
     differences = {rival.name: _difference(rival.outputs(), expected) for rival in rivals}
     everyone = [ours, *rivals]
-    plain = interleave({c.name: c.plain for c in everyone}, rounds, batch_us, evict)
-    bound_calls = {c.name: c.bound for c in everyone if c.bound is not None}
-    bound = interleave(bound_calls, rounds, batch_us, evict)
+    plain = turns({c.name: c.plain for c in everyone})
+    bound = turns({**{c.name: c.bound for c in everyone if c.bound is not None}, **extra})
     entries = {c.name: _entry(c, plain, bound, differences.get(c.name, 0.0)) for c in everyone}
     own = entries.pop(ours.name)
     info = program.info
@@ -83,6 +89,7 @@ def _race(
         ours=own,
         peers=entries,
         refused=refused,
+        extra={name: bound[name] for name in extra},
     )
 
 

@@ -55,7 +55,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """Times in microseconds. ours: this program; peers: other runtimes by name; refused: name -> reason."""
+    """Times in microseconds. ours: this program; peers: other runtimes by name; refused: name -> reason;
+    extra: other calls that took their turns with the bound ones."""
 
     subject: str
     target: str
@@ -65,6 +66,7 @@ class BenchReport:
     peers: dict[str, Entry]
     refused: dict[str, str]
     machine: str = field(default_factory=machine)
+    extra: dict[str, Timing] = field(default_factory=dict)
 
     @property
     def median_us(self) -> float:
@@ -99,6 +101,7 @@ class BenchReport:
             "ours": _entry(self.ours),
             "peers": {name: {**_entry(e), **self._ratios(name)} for name, e in self.peers.items()},
             "refused": dict(self.refused),
+            "extra": {name: _timing(timing) for name, timing in self.extra.items()},
         }
 
     def to_json(self) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 Call = Callable[[], object]
 
 ROUNDS = 31
+MIN_ROUNDS = 7
 BATCH_US = 500.0
 WARM_UP_US = 20_000.0
 EVICT_BYTES = 4 << 20
@@ -71,12 +72,14 @@ def interleave(
     batch_us: float = BATCH_US,
     evict: bool = False,
     warm_up_us: float = WARM_UP_US,
+    seconds: float | None = None,
 ) -> dict[str, Timing]:
     """Time every call in every round; the one that begins changes from round to round.
 
     A sample is the mean over a batch of calls that takes at least batch_us. evict: write 4 MB before
     every call, as on a device that does other things between two steps; the writing is not counted,
-    reading the clock (about 0.05 µs) is. Collection of garbage waits until the end.
+    reading the clock (about 0.05 µs) is. seconds: no further rounds after that long, but MIN_ROUNDS.
+    Collection of garbage waits until the end.
     """
     if rounds < 1:
         raise ValueError(f"rounds={rounds}: at least one is needed")
@@ -87,7 +90,10 @@ def interleave(
         batches = {name: _batch(call, batch_us, warm_up_us) for name, call in calls.items()}
         samples: dict[str, list[float]] = {name: [] for name in calls}
         order = list(calls)
+        begun = time.perf_counter()
         for number in range(rounds):
+            if seconds is not None and number >= MIN_ROUNDS and time.perf_counter() - begun > seconds:
+                break
             first = number % max(len(order), 1)
             for name in order[first:] + order[:first]:
                 samples[name].append(once(calls[name], batches[name]) / batches[name] / 1000)
