@@ -15,8 +15,8 @@ from headrace.streaming.model import read_spec, step_model
 from headrace.streaming.reference import ReferenceStream
 from headrace.streaming.rewrite import stream
 from tests.streaming import random_nets
+from tests.streaming.impulse import check_times, measure
 from tests.streaming.networks import build, conv, recurrent, same_stack
-from tests.streaming.onestream import offline
 
 
 def test_saved_and_loaded(tmp_path) -> None:
@@ -96,21 +96,6 @@ def test_latency_is_that_of_the_impulse_response(net) -> None:
         step = stream(load(net), {"x": 2})
     except NotStreamable:
         return
-    session, (name,) = offline(net), step.spec.outputs
+    (name,) = step.spec.outputs
     total = step.chunk * max(1, 96 // step.chunk) + step.spec.min_length
-    base = session.run(None, {"x": np.zeros((1, 1, total), np.float32)})[0]
-    last = np.full(base.shape[2], -1)
-    for frame in range(total):
-        x = np.zeros((1, 1, total), np.float32)
-        x[0, 0, frame] = 1
-        changed = np.any(session.run(None, {"x": x})[0] != base, axis=(0, 1))
-        last[changed] = frame
-    for n in range(total // 3, 2 * total // 3):
-        if n < step.spec.min_length:
-            continue
-        exist = session.run(None, {"x": np.zeros((1, 1, n), np.float32)})[0].shape[2]
-        waits = np.flatnonzero(last >= n)
-        ready = min(int(waits[0]) if waits.size else base.shape[2], exist, int(n * step.ratio[name]))
-        assert step.ready(name, n) <= ready
-        if n % step.chunk == 0:
-            assert step.ready(name, n) == ready, (n, ready, step.spec)
+    check_times(step, measure(net, 1, 2, total), name)

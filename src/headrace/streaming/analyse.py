@@ -249,7 +249,7 @@ def settle(site: Site, plan: Plan, result: Analysis) -> None:
                 if not (f.free and r == Read(r.value))
             ]
             delay = max(missing(length, rate, result.multiple), *reads)
-            if any(r.past or r.own or r.whole or (r.edge and r.edge.mode != "constant") for r, _ in inputs):
+            if any(r.past or r.whole or (r.edge and r.edge.mode != "constant") for r, _ in inputs):
                 delay = max(0, delay)
         result.time[value] = TimeFact(out.axis, rate, delay, length, out.fold, free)
         result.needs.append((length, 1))

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 SHIFT = 1 << 31
 
 
-def offsets(length: Dim, rate: Fraction, chunk: int, multiple: int = 1) -> list[int]:
-    """table[r] = L(s·chunk + r) - s·m, for 0 <= r < chunk; where T must be a multiple, of the one below."""
+def offsets(length: Dim, rate: Fraction, chunk: int, multiple: int = 1, above: bool = False) -> list[int]:
+    """table[r] = L(s·chunk + r) - s·m, for 0 <= r < chunk; where T must be a multiple, of the one below (or above)."""
     big = math.lcm(chunk, multiple) * 64
     table = []
     for r in range(chunk):
-        frames = big + r - r % math.gcd(chunk, multiple)
+        unit = math.gcd(chunk, multiple)
+        frames = big + (r + -r % unit if above else r - r % unit)
         value = length if isinstance(length, int) else length.evaluate({TIME: frames})
         table.append(value - int(rate * big))
     return table

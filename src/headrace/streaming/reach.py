@@ -16,7 +16,8 @@ from headrace.streaming.length import offsets
 class Reach:
     """Of one value, over one period of `chunk` input frames and m frames of the value, far from the edges.
 
-    ready[r]: frames determined by the first s·chunk + r input frames, less s·m.
+    ready[r]: frames determined by the first s·chunk + r input frames, less s·m; for r = 0, those that
+    s steps give.
     first[j], last[j]: input frames that frame s·m + j depends on, less s·chunk; first is None where the
     past is unbounded, last where it depends on no input.
     """
@@ -52,10 +53,10 @@ def _reach(analysis: Analysis, fact: TimeFact, plan: Plan, found: dict[ir.Value,
     carry = [int(r * fact.rate) for r in range(chunk)]
     if fact.free:
         return Reach(tuple(carry), tuple([10**9] * count), None)
-    exist = offsets(fact.length, fact.rate, chunk, analysis.multiple)
+    exist = offsets(fact.length, fact.rate, chunk, analysis.multiple, above=True)  # of the shortest signal to come
     ready = list(exist)
     if fact.delay == 0:
-        ready = [min(pair) for pair in zip(exist, carry, strict=True)]
+        ready[0] = min(ready[0], 0)  # a step gives no frames before their time
     first: list[int] | None = [10**9] * count
     last: list[int] | None = None
     for read in plan.reads:
@@ -68,7 +69,7 @@ def _reach(analysis: Analysis, fact: TimeFact, plan: Plan, found: dict[ir.Value,
         size = int(source.rate * chunk)
         known = before.ready
         if read.own:
-            known = tuple(min(r, int(i * source.rate)) for i, r in enumerate(known))
+            known = (min(known[0], 0), *known[1:])
         ready = [min(a, read.determined(b)) for a, b in zip(ready, known, strict=True)]
         if before.first is None or read.past:
             first = None
