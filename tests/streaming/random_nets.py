@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 LAYERS = (
     "conv", "conv", "conv", "down", "up", "max", "average", "act", "norm", "gru", "lstm", "cumsum", "pad",
     "cut", "skip", "skip", "linear", "conv2d", "resize", "lp",
+    "prefix", "repeat", "split", "table",
 )  # fmt: skip
 
 
@@ -99,6 +100,42 @@ def _resize(net, x):
     return net.op("Resize", x, "", scales, mode=mode, coordinate_transformation_mode=where, **extra)
 
 
+def _prefix(net, x, channels):
+    """Given frames before and after."""
+    left, right = net.pick(0, 3), net.pick(0, 2)
+    parts = [net.normal(1, channels, left), x, net.normal(1, channels, right)]
+    return net.op("Concat", *(p for p, n in zip(parts, (left, 1, right), strict=True) if n), axis=2)
+
+
+def _repeat(net, x, channels):
+    """Every frame several times."""
+    times = net.pick(2, 3)
+    apart = net.op("Unsqueeze", x, net.const([3], np.int64))
+    y = net.op("Tile", apart, net.const([1, 1, 1, times], np.int64))
+    return net.op("Reshape", y, net.const([1, channels, -1], np.int64))
+
+
+def _frames(net, x):
+    return net.op("Slice", net.op("Shape", x), *(net.const([v], np.int64) for v in (2, 3, 0)))
+
+
+def _split(net, x):
+    """The frames after the first few, or before the last few."""
+    count, end = net.const([net.pick(1, 3)], np.int64), net.pick(0, 1)
+    rest = net.op("Sub", _frames(net, x), count)
+    sizes = net.op("Concat", *((count, rest) if end else (rest, count)), axis=0)
+    net.op("Split", x, sizes, axis=2, outputs=2)
+    return f"v{len(net.nodes) - 1}_{end}"
+
+
+def _table(net, x, channels):
+    """Learned positions, cut to the length."""
+    rows = net.op(
+        "Slice", net.normal(1, channels, 4096), net.const([0], np.int64), _frames(net, x), net.const([2], np.int64)
+    )
+    return net.op("Add", x, rows)
+
+
 def _recurrent(net, x, channels, kind):
     gates = {"GRU": 3, "LSTM": 4}[kind]
     x = net.op("Transpose", x, perm=[2, 0, 1])
@@ -139,6 +176,10 @@ def _layer(net, kind, x, channels):
         return _pool(net, x, {"max": "MaxPool", "average": "AveragePool", "lp": "LpPool"}[kind])
     if kind == "resize":
         return _resize(net, x)
+    if kind in ("prefix", "repeat", "table"):
+        return {"prefix": _prefix, "repeat": _repeat, "table": _table}[kind](net, x, channels)
+    if kind == "split":
+        return _split(net, x)
     if kind == "act":
         return net.op(net.draw(st.sampled_from(["Sigmoid", "Tanh", "Relu", "Cos"])), x)
     if kind == "norm":

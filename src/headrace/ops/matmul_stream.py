@@ -60,22 +60,33 @@ def gemm(site: Site) -> Plan:
 
 @stream("Einsum")
 def einsum(site: Site) -> Plan:
-    equation = str(site.attr("equation")).replace(" ", "")
-    if "." in equation:
-        raise site.refuse("uses an ellipsis", "name every axis")
-    left, _, right = equation.partition("->")
-    terms = left.split(",")
-    if "->" not in equation:
-        right = "".join(sorted(c for c in set(left) if c.isalpha() and left.count(c) == 1))
+    terms, right = _letters(site)
     axes = {}
     for i in site.timed():
         fact = site.fact(i)
         assert fact is not None
         letter = terms[i][fact.axis]
-        if letter not in right:
+        if letter not in right or terms[i].count(letter) > 1:
             raise _summed(site)
         for k, term in enumerate(terms):
-            if k != i and letter in term and site.fact(k) is None:
+            place = term.find(letter)
+            if k != i and place >= 0 and site.fact(k) is None and site.dims(k)[place] != 1:
                 raise site.refuse(f"pairs frames with axis {letter!r} of a fixed operand", "use fixed weights")
         axes[i] = right.index(letter)
     return framewise(site, axes)
+
+
+def _letters(site: Site) -> tuple[list[str], str]:
+    """Letters of every operand and of the result, capitals of another alphabet for those under an ellipsis."""
+    equation = str(site.attr("equation")).replace(" ", "")
+    left, arrow, right = equation.partition("->")
+    terms = left.split(",")
+    if not arrow:
+        right = ("..." if "..." in left else "") + "".join(
+            sorted(c for c in set(left) if c.isalpha() and left.count(c) == 1)
+        )
+    hidden = [len(site.dims(i)) - len(term.replace("...", "")) for i, term in enumerate(terms)]
+    most = max((n for n, term in zip(hidden, terms, strict=True) if "..." in term), default=0)
+    names = "".join(chr(ord("α") + k) for k in range(most))
+    full = [term.replace("...", names[most - n :]) for n, term in zip(hidden, terms, strict=True)]
+    return full, right.replace("...", names)

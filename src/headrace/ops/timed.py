@@ -101,10 +101,15 @@ Fact = Union[TimeFact, FinalFact, LengthFact, GridFact, BandFact]
 
 @dataclass(frozen=True)
 class Edge:
-    """What a layer finds outside the signal: "constant" (value), "edge" or "reflect"."""
+    """What a layer finds outside the signal: "constant" (value), "edge", "reflect"; "any": it replaces that itself."""
 
     mode: str = "constant"
     value: float | int = 0
+
+    @property
+    def moves(self) -> bool:
+        """Whether frames of the signal stand in for those outside."""
+        return self.mode in ("edge", "reflect")
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,7 @@ class Read:
     @property
     def wait(self) -> int:
         """`hi` for readiness: reflection at the start takes frames that lie further on."""
-        if self.edge is None or self.edge.mode == "constant" or self.first(0) >= 0:
+        if self.edge is None or not self.edge.moves or self.first(0) >= 0:
             return self.hi
         wait, o = self.hi, 0
         while self.first(o) < 0:
@@ -192,7 +197,7 @@ class Plan:
     """How a node streams. state: one phrase for people, such as "past 4 frames", or empty.
 
     needs: (length, least value) that the signal must satisfy for the model to be defined; limits: (length,
-    greatest value).
+    greatest value). late: the outputs hold values known only at run time, also before the first frame.
     """
 
     reads: tuple[Read, ...]
@@ -201,6 +206,7 @@ class Plan:
     state: str = ""
     needs: tuple[tuple[Dim, int], ...] = ()
     limits: tuple[tuple[Dim, int], ...] = ()
+    late: bool = False
 
 
 class Emit(Protocol):
@@ -280,6 +286,9 @@ class Emit(Protocol):
     def within(self, k: int) -> ir.Value:
         """bool [window]: which frames of `read(k)` lie in the signal."""
 
+    def beyond(self, k: int, end: bool) -> ir.Value:
+        """int64 [window]: 0 for frames of `read(k)` in the signal, -1, -2, … before it, 1, 2, … (if `end`) after it."""
+
     def overrun(self, fact: TimeFact) -> bool:
         """Whether a step may see frames of this value that lie after the end."""
 
@@ -305,6 +314,7 @@ class Site:
     facts: Facts
     time: Mapping[ir.Value, Fact]
     pending: dict[ir.Value, Pending] = field(default_factory=dict)
+    evaluate: Callable[[ir.Value, int], np.ndarray[Any, Any] | None] | None = None
 
     @property
     def op(self) -> str:
@@ -345,6 +355,11 @@ class Site:
         if known is None or any(isinstance(item, float) for item in known.reshape(-1)):
             return None
         return [item if isinstance(item, SymDim) else int(item) for item in known.reshape(-1)]
+
+    def sample(self, i: int, frames: int) -> np.ndarray[Any, Any] | None:
+        """Input i for T = frames where it depends on no input, else None."""
+        value = self.value(i)
+        return None if value is None or self.evaluate is None else self.evaluate(value, frames)
 
     def refuse(self, reason: str, hint: str) -> NotStreamable:
         """The typed refusal; raise it."""

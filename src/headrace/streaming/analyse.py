@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 
 from headrace.errors import NotStreamable
@@ -36,6 +37,7 @@ from headrace.ops.timed import (
     unfold,
 )
 from headrace.streaming import attention
+from headrace.streaming.evaluate import CannotEvaluate, evaluate
 
 if TYPE_CHECKING:
     from headrace.streaming.windows import Windows
@@ -196,12 +198,21 @@ def visit(node: ir.Node, result: Analysis, pending: dict[ir.Value, Pending]) -> 
             f"{node.op_type} has no streaming rule",
             "replace it by operators that have one, or leave it out of the streamed part",
         )
-    site = Site(node, facts, time, pending)
+    site = Site(node, facts, time, pending, lambda value, frames: sampled(result, value, frames))
     plan = rule(site)
     result.plans[node] = plan
     result.needs += plan.needs
     result.limits += plan.limits
     settle(site, plan, result)
+
+
+def sampled(result: Analysis, value: ir.Value, frames: int) -> np.ndarray[Any, Any] | None:
+    """A value for T near frames, where it depends on no input."""
+    step, limit = result.multiple, result.limit
+    try:
+        return evaluate(value, min(frames, limit or frames) // step * step, result)
+    except CannotEvaluate:
+        return None
 
 
 def _final(node: ir.Node, result: Analysis, known: set[type], outputs: list[ir.Value]) -> None:
@@ -249,7 +260,7 @@ def settle(site: Site, plan: Plan, result: Analysis) -> None:
                 if not (f.free and r == Read(r.value))
             ]
             delay = max(missing(length, rate, result.multiple), *reads)
-            if any(r.past or r.whole or (r.edge and r.edge.mode != "constant") for r, _ in inputs):
+            if plan.late or any(r.past or r.whole or (r.edge and r.edge.moves) for r, _ in inputs):
                 delay = max(0, delay)
         result.time[value] = TimeFact(out.axis, rate, delay, length, out.fold, free)
         result.needs.append((length, 1))

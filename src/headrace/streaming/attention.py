@@ -68,7 +68,7 @@ def visit(node: ir.Node, analysis: Analysis) -> Plan | bool:
         return _starts(node, analysis, facts)
     band = next(f for f in facts if isinstance(f, BandFact))
     if node.op_type in ("MatMul", "Einsum") and isinstance(facts[0], BandFact):
-        return _ends(node, analysis, facts[1])
+        return _ends(node, analysis, facts[1] if len(facts) == 2 else None)
     moved = _inside(node, analysis, band, facts)
     if moved is None:
         raise _refuse(node, f"{node.op_type} uses the scores of every frame against every other")
@@ -142,7 +142,7 @@ def _inside(node: ir.Node, analysis: Analysis, band: BandFact, facts: Sequence[o
 
 def _ends(node: ir.Node, analysis: Analysis, values: object) -> Plan:
     """Product of the weights with the values: reads a window of keys and values."""
-    source = node.inputs[1]
+    source = node.inputs[1] if len(node.inputs) > 1 else None
     if not isinstance(values, TimeFact) or values.fold != 1 or source is None:
         raise _refuse(node, f"{node.op_type} sums over all frames of the signal")
     out = len(analysis.prepared.facts.dims[node.outputs[0]]) - 2

@@ -282,7 +282,7 @@ class Writer:
         axis = fact.axis + (fact.fold != 1)
         base = first + fact.delay + line.history
         total = line.history + self.frames(fact)
-        if read.edge is not None and read.edge.mode != "constant":
+        if read.edge is not None and read.edge.moves:
             full = self.mirrored(read, line, full, axis, first, end)
         elif (base, base + end - first) != (0, total):
             assert base >= 0 and base + end - first <= total, (read.value.name, base, first, end, total)
@@ -477,6 +477,18 @@ class NodeWriter:
         going = writer.add("time", "Less", [index, last])[0]
         return writer.add("time", "And", [begun, going])[0]
 
+    def beyond(self, k: int, end: bool) -> ir.Value:
+        writer, read = self.writer, self.plan.reads[k]
+        fact = writer.analysis.fact(read.value)
+        first, stop = self.window(k)
+        index, zero = writer.constant(np.arange(first, stop), "time/window"), self.const(0)
+        writer.steady = max(writer.steady, -(first // writer.frames(fact)) * writer.chunk)
+        place = self.op("Min", self.op("Add", index, writer.offset(fact)), zero)
+        if not end:
+            return place
+        after = self.op("Sub", index, writer.small("Sub", writer.end(fact), fact.delay + 1))
+        return self.op("Add", place, self.op("Max", after, zero))
+
     def overrun(self, fact: TimeFact) -> bool:
         return self.writer.overrun(fact)
 
@@ -567,7 +579,7 @@ def collect_lines(writer: Writer) -> None:
                 raise AssertionError(f"{label(node)} reads outside {read.value.name}")
             line = writer.lines.setdefault((read.value, read.edge), Line(read.value, read.edge))
             first = -max(0, source.delay) if read.own else bounds(read, out, writer.frames(out))[0]
-            if read.edge is not None and read.edge.mode != "constant" and end:
+            if read.edge is not None and read.edge.moves and end:
                 first = min(first, read.last(-out.delay) - 2 * overhang(read, out, source, writer))
             line.start, line.end = line.start or start, line.end or end
             line.history = max(line.history, -source.delay - first)
