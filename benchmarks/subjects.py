@@ -17,7 +17,10 @@ from zoo import build, catalog, light, mlperf_tiny, nets
 
 Feeds = Mapping[str, np.ndarray[Any, Any]]
 REAL_STEPS = 12  # consecutive steps of the clip that a test runs, from the start of the first sentence
-HEAVY = ("light-resnet50", "light-densenet121", "light-inception-v1", "mobilenet-v2", "transformer-128")
+HEAVY = (
+    "light-resnet50", "light-densenet121", "light-inception-v1", "mobilenet-v2", "transformer-128", "transformer-512",
+    "gemm-960x1024x1024",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,11 @@ def subjects() -> dict[str, Subject]:
     ]
     vision = [_seeded(name, light.build) for name in LIGHT]
     tiny = [_seeded(name, mlperf_tiny.build) for name in mlperf_tiny.NAMES]
-    more = [_seeded(name, nets.build) for name in ("mobilenet-v2", "transformer-16", "transformer-128")]
+    more = [_seeded(name, nets.build) for name in NETS]
     return {subject.name: subject for subject in (*trained, *vision, *tiny, *more)}
 
 
+NETS = ("mobilenet-v2", "transformer-16", "transformer-128", "transformer-512", "gemm-960x1024x1024")
 LIGHT = (
     "light-squeezenet",
     "light-shufflenet",
