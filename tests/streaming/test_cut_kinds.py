@@ -87,6 +87,8 @@ NETS = {
     "repeated by Concat": (repeated("Concat"), 3, {}),
     "frames stacked": (stacked, 0, {}),
     "differences": (lambda b: b.op("Sub", cut(b, "x", 1, END), cut(b, "x", 0, -1)), 1, {}),
+    "moved ahead by a Pad, then padded": (lambda b: conv(b, pad(b, "x", -2, 2), (3, 2), 3, (1, 1)), 3, {}),
+    "moved back by a Pad, then padded": (lambda b: conv(b, pad(b, "x", 2, -2), (3, 2), 3, (2, 2)), 0, {}),
     "even beside odd": (
         lambda b: b.op("Concat", cut(b, "x", 0, END, 2), cut(b, "x", 1, END, 2), axis=1), 0, {"multiple": {"x": 2}}),
     "channels to frames": (lambda b: b.op("DepthToSpace", to_image(b, 12), blocksize=2), 2, {"rank": 4}),

@@ -205,6 +205,6 @@ def pad(site: Site) -> Plan:
         return e.op("Pad", value, e.const(both), fixed, e.const(list(rest)), mode=mode)
 
     read = Read(source, 1, 1, -left, -left, edge, False, post if rest else None)
-    site.pending[site.node.outputs[0]] = Pending(source, left, edge, post if rest else None)
+    site.pending[site.node.outputs[0]] = Pending(source, left, min(left, right) < 0, edge, post if rest else None)
     needs = (fact.length, max(left, right, 0) + 1 if mode == "reflect" else 1)
     return Plan((read,), (Timed(fact.axis),), lambda e: [e.read(0)], "padding", (needs,))

@@ -298,10 +298,11 @@ class Emit(Protocol):
 
 @dataclass
 class Pending:
-    """A Pad along time that readers may do themselves."""
+    """A Pad along time that readers may do themselves. cuts: it takes frames away at an end."""
 
     base: ir.Value
     left: int
+    cuts: bool
     edge: Edge
     post: Callable[[Emit, ir.Value], ir.Value] | None
 
@@ -379,7 +380,7 @@ class Site:
         value = self.value(i)
         assert value is not None
         pend = self.pending.get(value)
-        if pend is None or (edge is not None and edge != pend.edge) or past:
+        if pend is None or (edge is not None and (pend.cuts or edge != pend.edge)) or past:
             return Read(value, num, den, lo, hi, edge, past)
         shift = pend.left * den
         return Read(pend.base, num, den, lo - shift, hi - shift, pend.edge, past, pend.post)
