@@ -52,6 +52,7 @@ def add_stream_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--const", action="append", type=parse_constant, default=[], metavar="sr=16000")
     add_time_options(sub)
     sub.add_argument("--chunk", type=int, metavar="N", help="frames per step (default: the fewest)")
+    sub.add_argument("--align", action="store_true", help="delay all outputs to the slowest")
 
 
 def add_time_options(sub: argparse.ArgumentParser) -> None:
@@ -72,6 +73,7 @@ def stream_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "constants": _unique(arguments.const, "--const"),
         **time_options(arguments),
         "chunk": arguments.chunk,
+        "align": arguments.align or None,
     }
     return {name: value for name, value in given.items() if value is not None and value != {}}
 

@@ -187,13 +187,14 @@ def stream(
     window: int | Mapping[str, int] | None = None,
     hop: int = 1,
     chunk: int | None = None,
+    align: bool = False,
 ) -> StepModel:
     """The step model of an offline model: one chunk of frames and the state in, what is ready out.
 
     axes: time input -> its time axis; shapes: other unknown dims (1 where not given); constants: inputs
     fixed now; multiple: time input -> a number of which its length is always a multiple; max_past: the
     longest signal, in frames, for attention that reaches back without limit (StreamFull beyond);
-    chunk: frames per step, a multiple of the smallest.
+    chunk: frames per step, a multiple of the smallest; align: delay all outputs to the slowest.
     window: another function than the model over the whole signal: the model on every window of so many
     frames, `hop` frames apart, results stacked on a new first axis, y[k] = f(x[k·hop : k·hop + window]).
     Layers whose padding allows it are computed once for all windows; step.window says what that saves.
@@ -204,7 +205,7 @@ def stream(
 
     return run(
         load(model), axes, shapes=shapes, constants=constants, multiple=multiple, max_past=max_past,
-        window=window, hop=hop, chunk=chunk,
+        window=window, hop=hop, chunk=chunk, align=align,
     )  # fmt: skip
 
 
@@ -414,10 +415,11 @@ def _streamed_again(program: Program, offline: Model) -> Model:
     return step
 
 
-def _window_options(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of stream() with which a step model of windows was made."""
+def _made_with(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of stream() with which a step model was made."""
     window = data.get("window")
-    return {} if window is None else {"window": window["frames"], "hop": window["hop"]}
+    made = {} if window is None else {"window": window["frames"], "hop": window["hop"]}
+    return {**made, "align": data.get("align", False)}
 
 
 def _compiled(program: Program | ModelLike, options: Mapping[str, Any]) -> Program:

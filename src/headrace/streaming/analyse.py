@@ -65,6 +65,7 @@ class Analysis:
     windows: Windows | None = None
     limits: list[tuple[Dim, int]] = field(default_factory=list)
     blocks: list[Fraction] = field(default_factory=list)
+    align: bool = False
 
     @property
     def limit(self) -> int | None:
@@ -77,6 +78,15 @@ class Analysis:
             fits = all(at(length, middle * self.multiple) <= most for length, most in self.limits)
             low, high = (middle, high) if fits else (low, middle)
         return low * self.multiple
+
+    def shown_delay(self, value: ir.Value) -> int:
+        """Delay of an output as it leaves the step model: not negative, and with `align` that of the slowest."""
+        delay = max(0, self.fact(value).delay)
+        if not self.align:
+            return delay
+        outputs = [f for v in self.prepared.model.graph.outputs if isinstance(f := self.time.get(v), TimeFact)]
+        slowest = max(max(0, f.delay) / f.rate for f in outputs)
+        return max(delay, math.ceil(slowest * self.fact(value).rate))
 
     def fact(self, value: ir.Value) -> TimeFact:
         """Time of a value that has it."""

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from headrace.errors import NotStreamable
 from headrace.graph.facts import dtype_name, label
-from headrace.ops.timed import Edge, Fact, FinalFact, LengthFact, Plan, Read, TimeFact
+from headrace.ops.timed import Edge, End, Fact, FinalFact, LengthFact, Plan, Read, TimeFact
 from headrace.streaming.analyse import Analysis, at
 from headrace.streaming.evaluate import evaluate
 from headrace.streaming.length import LengthCode, offsets
@@ -191,9 +191,13 @@ class Writer:
             return True
         for value in analysis.prepared.model.graph.outputs:
             known = analysis.time.get(value)
-            ends = known.ends if isinstance(known, FinalFact) else (known,) if isinstance(known, TimeFact) else ()
-            for item in ends:
-                if offsets(item.length, item.rate, 1, analysis.multiple)[0] + item.delay > 0:
+            ends: list[tuple[TimeFact | End, int]] = []
+            if isinstance(known, FinalFact):
+                ends = [(e, e.delay) for e in known.ends]
+            if isinstance(known, TimeFact):
+                ends = [(known, analysis.shown_delay(value))]
+            for item, delay in ends:
+                if offsets(item.length, item.rate, 1, analysis.multiple)[0] + delay > 0:
                     return True
         return offsets(fact.length, fact.rate, 1, analysis.multiple)[0] + fact.delay < 0
 
@@ -320,13 +324,13 @@ class Writer:
         return self.add(read.value.name or "value", "Gather", [full, index], attributes={"axis": axis})[0]
 
     def emitted(self, value: ir.Value) -> ir.Value:
-        """Block of an output, not ahead of the steps."""
-        fact = self.analysis.fact(value)
+        """Block of an output, as late as it is shown."""
+        fact, delay = self.analysis.fact(value), self.analysis.shown_delay(value)
         if fact.free:
-            return self.generate(value, 0, self.frames(fact))
-        if fact.delay >= 0:
+            return self.generate(value, -delay, self.frames(fact) - delay)
+        if fact.delay == delay:
             return self.steps[value]
-        return self.fetch(Read(value), 0, self.frames(fact))
+        return self.fetch(Read(value), -delay, self.frames(fact) - delay)
 
     def generate(self, value: ir.Value, first: int, end: int) -> ir.Value:
         """Those frames of a value that is a function of the index alone."""
@@ -585,9 +589,9 @@ def collect_lines(writer: Writer) -> None:
             line.history = max(line.history, -source.delay - first)
     for value in analysis.prepared.model.graph.outputs:
         known = analysis.time.get(value)
-        if isinstance(known, TimeFact) and known.delay < 0:
+        if isinstance(known, TimeFact) and not known.free and known.delay != analysis.shown_delay(value):
             line = writer.lines.setdefault((value, None), Line(value, None))
-            line.history = max(line.history, -known.delay)
+            line.history = max(line.history, analysis.shown_delay(value) - known.delay)
 
 
 def touches(read: Read, out: TimeFact, source: TimeFact, writer: Writer) -> tuple[bool, bool]:

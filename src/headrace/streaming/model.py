@@ -107,6 +107,7 @@ class StreamSpec:
     outputs: dict[str, TimeOutput]
     finals: dict[str, tuple[Passing, ...]]
     window: WindowSpec | None = None
+    align: bool = False
 
     def dump(self) -> str:
         """As JSON."""

@@ -100,6 +100,8 @@ def timing(fact: TimeFact, reach: Reach, chunk: int, delay: int) -> Timing:
     p, q = fact.rate.numerator, fact.rate.denominator
     count = int(fact.rate * chunk)
     ready = tuple(min(r, int(i * fact.rate)) for i, r in enumerate(reach.ready))
+    if delay > max(0, -ready[0]):  # shown later than it is known
+        ready = tuple(min(r, int(i * fact.rate) - delay) for i, r in enumerate(ready))
     assert max(0, -ready[0]) == delay, (ready, delay)
     latency = max(0, *(i * p // q - r for i, r in enumerate(ready)))
     if reach.last is None:

@@ -36,6 +36,7 @@ def stream(
     window: int | Mapping[str, int] | None = None,
     hop: int = 1,
     chunk: int | None = None,
+    align: bool = False,
 ) -> StepModel:
     """The step model of an offline model.
 
@@ -43,7 +44,8 @@ def stream(
     an input frame is then one whole unit of all of them); shapes: fixes other unknown dims (else 1); multiple:
     the lengths of these inputs are always multiples of that; max_past: longest signal, in input frames, that
     attention without a limit to its past must remember; window, hop: another function, the model on every
-    window of so many frames; chunk: frames per step, a multiple of the smallest.
+    window of so many frames; chunk: frames per step, a multiple of the smallest; align: every output is as
+    late as the slowest.
     Raises NotStreamable(node, reason, hint), ValueError for wrong arguments.
     """
     analysis = analyse_model(
@@ -51,6 +53,7 @@ def stream(
     )
     if chunk is not None and (chunk < 1 or chunk % analysis.chunk):
         raise ValueError(f"chunk={chunk}: must be a multiple of {analysis.chunk}, the smallest for this model")
+    analysis.align = align
     return write(analysis, model, chunk or analysis.chunk)
 
 
@@ -187,7 +190,7 @@ def _spec(writer: Writer, graph: ir.Graph) -> StreamSpec:
     for value in graph.outputs:
         fact = analysis.time.get(value)
         if isinstance(fact, TimeFact):
-            delay = max(0, fact.delay)
+            delay = analysis.shown_delay(value)
             told = timing(fact, table[value], chunk, delay)
             outputs[value.name or ""] = TimeOutput(
                 fact.axis,
@@ -228,6 +231,7 @@ def _spec(writer: Writer, graph: ir.Graph) -> StreamSpec:
         outputs,
         finals,
         window_spec(analysis),
+        analysis.align,
     )
 
 
