@@ -26,7 +26,8 @@ def limit_calls(program: hr.Program, io_bytes: int) -> tuple[dict[str, Call], di
     probe = probes(target, toolchain)
     calls: dict[str, Call] = {}
     times: dict[str, float] = {}
-    wanted = program.info.weight_bytes + io_bytes
+    kernels = sum(k.constant_bytes for k in program.info.kernels)
+    wanted = min(program.info.weight_bytes, kernels) + io_bytes
     read, nbytes = probe.read(wanted)
     count = _count(read)
     calls["reading"], times["reading"] = (lambda: read(count)), count * nbytes / max(wanted, 1)

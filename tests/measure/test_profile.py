@@ -16,11 +16,13 @@ import headrace as hr
 from headrace import cli
 from headrace.codegen.generated import KernelInfo
 from headrace.codegen.marks import marked
-from headrace.errors import Error
+from headrace.errors import Error, TargetError
 from headrace.graph.model import Model
 from headrace.measure import profile as profiling
 from headrace.measure.gap import reasons
+from headrace.targets.host import host_arch, host_features
 from headrace.targets.machine import typical
+from headrace.targets.registry import get_target
 from headrace.targets.simd import ISAS
 
 
@@ -146,6 +148,23 @@ def test_kernels_in_parts(make: Callable[..., Model]) -> None:
     program = hr.compile(model, threads=2)
     assert any("Parallel" in s for k in program.info.kernels for s in k.schedule)
     assert hr.profile(program, seconds=0.05).us > 0
+
+
+def test_the_widest_of_several_instruction_sets(make: Callable[..., Model]) -> None:
+    if host_arch() != "x86_64":
+        pytest.skip("x86-64 only")
+    w = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    model = make(
+        [("MatMul", ["x", "w"], ["y"], {})], {"x": ("float32", (4, 64))}, {"y": ("float32", (4, 64))}, {"w": w}
+    )
+    program = hr.compile(model, target="x86-64-dispatch")
+    widest = get_target("x86-64-dispatch").wider[-1]
+    if set(widest.features) <= {f.replace("_", "") for f in host_features()}:
+        report = hr.profile(program, seconds=0.05)
+        assert report.machine == typical(widest) and report.working_set < program.info.weight_bytes
+    else:
+        with pytest.raises(TargetError, match="other instructions"):
+            hr.profile(program, seconds=0.05)
 
 
 def test_a_step_model_far_from_its_ends(make: Callable[..., Model]) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from headrace.errors import Error
 
+NOT_MARKED = -1001  # NAME_calls: the run did not come by the marks
+CALL = re.compile(r"\s+(?:\w+_share\(.* (\w+_k\d+)_part, .*|(\w+_k\d+)\(.*)\);$")
 CLOCK = """\
 #include <stdint.h>
 #include <stddef.h>
@@ -36,7 +38,8 @@ static uint64_t *hr_mark;
 
 
 def marked(source: str, name: str, kernels: Sequence[str]) -> str:
-    """NAME.c with a mark after each kernel of NAME_run, and two functions that use them.
+    """NAME.c with a mark after each kernel of NAME_run, or of that part of it for one instruction set whose
+    kernels these are, and two functions that use them.
 
     NAME_calls(run, state, scratch, weights, in, out, other, other_bytes, calls, marks, stamps): call `run`,
     which is NAME_run of this text or of any other library; stamps[calls][marks] gets the clock before, after
@@ -44,19 +47,25 @@ def marked(source: str, name: str, kernels: Sequence[str]) -> str:
     NAME_marks(count, stamps): marks without anything between. Error when the text does not call `kernels`.
     """
     lines = source.splitlines()
-    start = next((n for n, line in enumerate(lines) if line.startswith(f"int {name}_run(")), len(lines))
-    stop = next((n for n in range(start, len(lines)) if lines[n] == "}"), len(lines))
-    pattern = re.compile(rf"\s+(?:{name}_share\(.* ({name}_k\d+)_part, .*|({name}_k\d+)\(.*)\);$")
-    found, out = [], lines[: min(start + 1, len(lines))]
-    for line in lines[start + 1 : stop]:
+    for start, line in enumerate(lines):
+        if line.startswith(f"int {name}_run"):
+            stop = next((n for n in range(start, len(lines)) if lines[n] == "}"), len(lines))
+            body, found = _marked(lines[start:stop])
+            if found == list(kernels):
+                return "\n".join([CLOCK, *lines[:start], *body, *lines[stop:], _calls(name)])
+    raise Error(f"{name}.c does not call its kernels as this version writes it; compile the model again")
+
+
+def _marked(lines: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A function with marks after the calls of kernels, and the kernels in that order."""
+    found, out = [], []
+    for line in lines:
         out.append(line)
-        call = pattern.match(line)
+        call = CALL.match(line)
         if call:
             found.append(call[1] or call[2])
             out.append("    HR_MARK();")
-    if found != list(kernels):
-        raise Error(f"{name}.c does not call its kernels as this version writes it; compile the model again")
-    return "\n".join([CLOCK, *out, *lines[stop:], _calls(name)])
+    return out, found
 
 
 def _calls(name: str) -> str:
@@ -74,6 +83,7 @@ int {name}_calls({name}_run_function *run, void *state, void *scratch, const voi
         const int code = run ? run(state, scratch, weights, in, out) : {name}_run(state, scratch, weights, in, out);
         stamps[marks - 1] = hr_ticks();
         if (code) return code;
+        if (!run && hr_mark != stamps + marks - 1) return {NOT_MARKED};
     }}
     return 0;
 }}

@@ -6,7 +6,7 @@ import ctypes
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from headrace.artifact.bridge import Call
 from headrace.artifact.ports import Array, numpy_dtype
 from headrace.artifact.program import Program
 from headrace.codegen.generated import KernelInfo
-from headrace.codegen.marks import marked
+from headrace.codegen.marks import NOT_MARKED, marked
 from headrace.codegen.stream_plan import parse
-from headrace.errors import Error
+from headrace.errors import Error, TargetError
 from headrace.measure.gap import reasons
 from headrace.measure.machine import this_machine
 from headrace.measure.profile_report import KernelTime, ProfileReport
@@ -53,12 +53,14 @@ def profile(
     that library and of the program's own take turns for about `seconds`. inputs: arrays for the program's
     inputs, else seeded random ones (of a step model: a step far from both ends); evict: touch 4 MB before
     every call; remeasure: measure the limits of this machine again, else once for a processor and compiler.
+    Of a program for several instruction sets the widest is timed.
 
     Raises TargetError for a program of another machine, ToolchainError, ValueError for wrong inputs, Error
     for C that this version did not write.
     """
     manifest = program.info.manifest
     target = get_target(manifest["target"]["name"])
+    target = replace(target, isa=[target.isa, *target.wider][-1])
     toolchain = find_toolchain(manifest["toolchain"]["kind"], manifest["target"]["triple"])
     machine = this_machine(target, toolchain, remeasure)
     given = _inputs(program, inputs, seed)
@@ -68,8 +70,9 @@ def profile(
     library = MarkedLibrary(program, target, toolchain)
     found = library.measure(instance.entry, instance.arguments(given, taken), seconds, evict)
     io_bytes = sum(value.nbytes for value in (*given.values(), *taken.values()))
-    between = program.info.memory_bytes + io_bytes + program.info.weight_bytes + (EVICT_BYTES if evict else 0)
     kernels = program.info.kernels
+    weights = min(program.info.weight_bytes, sum(k.constant_bytes for k in kernels))  # of these instructions
+    between = program.info.memory_bytes + io_bytes + weights + (EVICT_BYTES if evict else 0)
     return ProfileReport(
         subject=title(program),
         target=program.info.target,
@@ -190,6 +193,8 @@ class MarkedLibrary:
             entry or None, call.state, call.scratch, call.weights, call.inputs, call.outputs,
             other.ctypes.data, len(other), count, self.marks, stamps.ctypes.data,
         )  # fmt: skip
+        if code == NOT_MARKED:
+            raise TargetError(f"{self.name} runs here by other instructions than its kernels are described for")
         if code:
             raise Error(f"{self.name}_run returned error {code}; its header says what that means")
         return stamps
