@@ -56,7 +56,8 @@ NETS = {
     "edge": (lambda b: conv(b, pad(b, conv(b, "x", (3, 3), 3, (1, 1)), 3, 3, "edge"), (3, 4), 7), 4, 4),
     "reflect": (lambda b: conv(b, pad(b, "x", 3, 3, "reflect"), (3, 4), 7), 3, 3),
     "running sum behind a delay": (
-        lambda b: b.op("CumSum", conv(b, "x", (3, 3), 5, (2, 2)), b.constant(2, I64), exclusive=1), 2, 2),
+        lambda b: b.op("CumSum", conv(b, "x", (3, 3), 5, (2, 2)), b.constant(2, I64), exclusive=1), 1, 1),
+    "running sum of the frames before": (lambda b: b.op("CumSum", "x", b.constant(2, I64), exclusive=1), 0, 0),
     "zeros before and after": (
         lambda b: b.op("Concat", b.constant(np.zeros((1, 3, 2))), "x", b.constant(np.zeros((1, 3, 1))), axis=2), 0, 0),
     "trailing zero taps": (

@@ -224,9 +224,9 @@ def _clone_node(
             if actual is not None:
                 copied.append(ir.Attr(name, actual.type, actual.value))
         elif attr.type == ir.AttributeType.GRAPH:
-            copied.append(ir.AttrGraph(name, _clone_graph(attr.as_graph(), values, attributes, rename)))
+            copied.append(ir.AttrGraph(name, clone_graph(attr.as_graph(), values, attributes, rename)))
         elif attr.type == ir.AttributeType.GRAPHS:
-            copied.append(ir.AttrGraphs(name, [_clone_graph(g, values, attributes, rename) for g in attr.as_graphs()]))
+            copied.append(ir.AttrGraphs(name, [clone_graph(g, values, attributes, rename) for g in attr.as_graphs()]))
         else:
             copied.append(attr)
     copy = ir.Node(
@@ -247,12 +247,14 @@ def _clone_node(
     return copy
 
 
-def _clone_graph(
+def clone_graph(
     graph: ir.Graph,
     values: dict[ir.Value, ir.Value | None],
     attributes: Mapping[str, ir.Attr],
     rename: Callable[[str], str],
 ) -> ir.Graph:
+    """A copy of a graph, as `clone_nodes` copies nodes."""
+
     def copy(value: ir.Value) -> ir.Value:
         new = ir.Value(
             name=rename(value.name or "value"),

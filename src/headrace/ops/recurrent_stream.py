@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from headrace.graph.facts import dtype_name
+from headrace.graph.facts import dtype_name, label
+from headrace.ops.held import held, joined
 from headrace.ops.registry import stream
 from headrace.ops.timed import Emit, Final, Plan, Read, Site, Timed, TimeFact, framewise
 
@@ -38,8 +38,9 @@ def recurrent(site: Site) -> Plan:
         raise site.refuse("has sequence_lens", "leave it out: every stream ends at its own flush")
     source = site.node.inputs[0]
     assert source is not None
+    _name_frames(site)
     outs = (Timed(0 if not batch_first else 1), Final(), Final())[: len(site.node.outputs)]
-    return Plan((Read(source, past=True),), outs, lambda e: _run(e, site, fact, time_axis), "hidden state")
+    return Plan((Read(source, past=True),), outs, lambda e: _run(e, site, time_axis), "hidden state")
 
 
 def _over_rows(site: Site, fact: TimeFact, batch_first: int) -> Plan:
@@ -50,32 +51,33 @@ def _over_rows(site: Site, fact: TimeFact, batch_first: int) -> Plan:
     return framewise(site, {0: rows}, outs={1: last, 2: last})
 
 
-def _run(e: Emit, site: Site, fact: TimeFact, axis: int) -> Sequence[ir.Value | None]:
+def _run(e: Emit, site: Site, axis: int) -> Sequence[ir.Value | None]:
     """One node per stretch of frames that are all real or all outside; the state is held where outside."""
-    count, late = e.frames(), e.fact().delay
-    ends = (e.used(1) or e.used(2)) and e.overrun(e.fact())
-    cuts = list(range(count + 1)) if ends else sorted({0, late % count, count})
-    block = e.read(0)
     states = _states(e, site)
-    held: dict[int, ir.Value] = {i: value for i, (_, value) in states.items()}
-    parts = []
-    for first, end in itertools.pairwise(cuts):
-        piece = block
-        if (first, end) != (0, count):
-            piece = e.op("Slice", block, e.const([first]), e.const([end]), e.const([axis]))
-        out = e.clone({0: piece, 4: None, **held}, count=1 + len(states))
-        parts.append(out[0])
-        for i, new in zip(states, out[1:], strict=True):
-            kept = new
-            if late > first:
-                kept = e.op("Where", e.begun(e.fact(), first), kept, held[i])
-            if ends:
-                kept = e.op("Where", e.going(e.fact(), first), kept, held[i])
-            held[i] = kept
+
+    def run(pieces: Sequence[ir.Value], now: Mapping[int, ir.Value]) -> tuple[list[ir.Value], list[ir.Value]]:
+        out = e.clone({0: pieces[0], 4: None, **now}, count=1 + len(now))
+        return out[:1], out[1:]
+
+    before = {i: value for i, (_, value) in states.items()}
+    parts, after = held(e, 0, [(e.read(0), axis)], before, run, finals=e.used(1) or e.used(2))
     for i, (state, _) in states.items():
-        e.keep(state, held[i])
-    whole = parts[0] if len(parts) == 1 else e.op("Concat", *parts, axis=axis)
-    return [whole, *(held[i] for i in states)][: max(1, len(site.node.outputs))]
+        e.keep(state, after[i])
+    whole = joined(e, [part for (part,) in parts], axis)
+    return [whole, *(after[i] for i in states)][: max(1, len(site.node.outputs))]
+
+
+def _name_frames(site: Site) -> None:
+    """A name and extents for the output of all frames, where the model uses only the last state."""
+    value = site.node.outputs[0]
+    if value.name:
+        return
+    hidden, (first, second, _) = site.dims(2)[-1], site.dims(0)
+    runs = site.dims(1)[0]
+    value.name = f"{label(site.node)}/frames"
+    value.type = site.node.inputs[0].type if site.node.inputs[0] is not None else None
+    batch_first = site.attr("layout", 0)
+    site.facts.set_dims(value, (first, second, runs, hidden) if batch_first else (first, runs, second, hidden))
 
 
 def _states(e: Emit, site: Site) -> dict[int, tuple[ir.Value, ir.Value]]:

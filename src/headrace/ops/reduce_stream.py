@@ -117,7 +117,10 @@ def global_pool(site: Site) -> Plan:
 
 @stream("CumSum", "CumProd")
 def running_sum(site: Site) -> Plan:
-    """The sum so far is the state; it enters in front of the block, so the order of additions stays."""
+    """The sum so far is the state; it enters in front of the block, so the order of additions stays.
+
+    An exclusive sum is that of the signal one frame later.
+    """
     fact = _signal(site)
     given = site.const(1)
     if given is None:
@@ -132,7 +135,6 @@ def running_sum(site: Site) -> Plan:
     neutral = 0 if site.op == "CumSum" else 1
     source = site.node.inputs[0]
     assert source is not None
-    exclusive = bool(site.attr("exclusive", 0))
 
     def emit(e: Emit) -> Sequence[ir.Value | None]:
         dims = e.dims()
@@ -142,14 +144,12 @@ def running_sum(site: Site) -> Plan:
         joined = e.op("Concat", sofar, e.read(0), axis=axis)
         total = e.clone({0: joined}, drop=("exclusive",))[0]
 
-        def cut(first: int) -> ir.Value:
-            end = first + (count if first != count else 1)
+        def cut(first: int, end: int) -> ir.Value:
             return e.op("Slice", total, e.const([first]), e.const([end]), e.const([axis]))
 
-        e.keep(sofar, cut(count))
-        if exclusive:
-            return [e.op("Slice", total, e.const([0]), e.const([count]), e.const([axis]))]
-        return [e.op("Slice", total, e.const([1]), e.const([1 + count]), e.const([axis]))]
+        e.keep(sofar, cut(count, count + 1))
+        return [cut(1, count + 1)]
 
-    read = Read(source, edge=Edge("constant", neutral), past=True)
+    before = -1 if site.attr("exclusive", 0) else 0
+    read = Read(source, lo=before, hi=before, edge=Edge("constant", neutral), past=True)
     return Plan((read,), (Timed(fact.axis),), emit, "sum so far")

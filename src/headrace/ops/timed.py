@@ -253,6 +253,9 @@ class Emit(Protocol):
     def const(self, values: Any, dtype: Any = np.int64) -> ir.Value:
         """A constant."""
 
+    def body(self, graph: ir.Graph) -> ir.Graph:
+        """A copy of an inner graph, which may use values without time."""
+
     def clone(
         self,
         inputs: Mapping[int, ir.Value | None],

@@ -195,13 +195,14 @@ def visit(node: ir.Node, result: Analysis, pending: dict[ir.Value, Pending]) -> 
         result.plans[node] = plan
         settle(Site(node, facts, time, pending), plan, result)
         return
-    if any(True for _ in subgraphs(node)):
+    rule = stream_facet(node.domain, node.op_type)
+    outer = {v for v in inner if v in time} - set(node.inputs)
+    if any(True for _ in subgraphs(node)) and (rule is None or outer):
         raise NotStreamable(
             label(node),
             f"{node.op_type} has inner graphs that use the signal",
             "fix its condition with constants=, or export the model without it",
         )
-    rule = stream_facet(node.domain, node.op_type)
     if rule is None:
         raise NotStreamable(
             label(node),

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from headrace.errors import NotStreamable
 from headrace.graph.facts import dtype_name, label
+from headrace.graph.rewrite import clone_graph
 from headrace.ops.timed import Edge, End, Fact, FinalFact, LengthFact, Plan, Read, TimeFact
 from headrace.streaming.analyse import Analysis, at
 from headrace.streaming.evaluate import evaluate
@@ -417,6 +418,13 @@ class NodeWriter:
 
     def const(self, values: Any, dtype: Any = np.int64) -> ir.Value:
         return self.writer.constant(np.array(values, dtype), f"{self.name}/const")
+
+    def body(self, graph: ir.Graph) -> ir.Graph:
+        outer = self.writer.analysis.prepared.model.graph
+        values: dict[ir.Value, ir.Value | None] = {}
+        for node in graph.all_nodes():
+            values.update({v: self.fixed(v) for v in node.inputs if v is not None and v.graph is outer})
+        return clone_graph(graph, values, {}, lambda name: self.writer.unique(f"{self.name}/{name}"))
 
     def clone(
         self,
