@@ -99,6 +99,13 @@ def test_live_streams(reader: Reader) -> None:
     reader.read("live-streams.md")
 
 
+@pytest.mark.skipif(not {t.kind for t in find_toolchains()} & {"gcc", "clang"}, reason="needs cc")
+def test_profiling(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(reader.folder.parent))
+    reader.environment["XDG_CACHE_HOME"] = str(reader.folder.parent)
+    reader.read("profiling.md")
+
+
 def test_links_of_the_documents_lead_somewhere() -> None:
     for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")):
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
