@@ -144,6 +144,7 @@ class Subject:
                 shapes=self._shapes(signal),
                 constants=self.constants,
                 native=lambda domain, op, version: True,
+                algebra=False,
             )
             return self._repeated(open_double(ir.to_proto(prepared.model)), signal)
         except (Error, ValueError) as error:

@@ -40,7 +40,7 @@ def compare_layers(subject: Subject, trial: Trial, reference: str, compile: Comp
     If that one is right although the program is_wrong (inner values that are outputs are not fused
     away), programs with one more output each narrow the mistake down to a node.
     """
-    model = subject.prepared().model
+    model = subject.prepared(algebra=True).model
     nodes = _inner(model)
     everything = _with_outputs(model, list(nodes))
     expected = _reference_runs(open_reference(reference, ir.to_proto(everything)), subject, trial)

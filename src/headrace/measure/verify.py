@@ -45,8 +45,11 @@ class Subject:
     reference_name: str
     notes: list[str] = field(default_factory=list)
 
-    def prepared(self) -> Prepared:
-        """The model with constants and shapes settled, every operator as it is. Error without a model."""
+    def prepared(self, algebra: bool) -> Prepared:
+        """The model with constants and shapes settled, every operator as it is. Error without a model.
+
+        algebra: whether constants are multiplied with each other as in the compiler.
+        """
         if self.model is None:
             raise Error("the program does not know its model; give it with model=")
         s = self.setup
@@ -58,6 +61,7 @@ class Subject:
             bounds=s.bounds,
             native=lambda domain, op, version: True,
             keep_inputs=defaults,
+            algebra=algebra,
         )
 
 
@@ -186,7 +190,7 @@ def _checked(subject: Subject, trial: Trial) -> Iterator[Check]:
 def _exact_runs(subject: Subject, trial: Trial) -> list[dict[str, Array]]:
     """Outputs of every run of a trial in float64; empty, with a note, where that cannot be computed."""
     try:
-        run = open_double(_proto(subject.prepared()))
+        run = open_double(_proto(subject.prepared(algebra=False)))
         state: dict[str, Array] = dict(trial.start)
         results = []
         for step in trial.steps:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from headrace.graph.facts import Facts
 from headrace.graph.rewrite import Walk
+from headrace.passes import algebra as constant_algebra
 from headrace.passes.control import prepare_bodies, splice_branch
 from headrace.passes.finish import name_everything, settle_opset, unpin_outputs
 from headrace.passes.fix_inputs import Bound, fix_inputs
@@ -61,6 +62,7 @@ def run(
     native: Callable[[str, str, int], bool],
     keep: frozenset[str],
     keep_inputs: Collection[str],
+    algebra: bool,
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Change the model in place; returns the default values of the kept inputs."""
     graph = model.graph
@@ -73,6 +75,9 @@ def run(
     remove_unused(graph)
     merge_duplicates(graph)
     remove_unused(graph)
+    if algebra:
+        constant_algebra.rewrite(graph, walk)
+        remove_unused(graph)
     unpin_outputs(graph)
     settle_opset(model, facts, opsets.get("", 1))
     name_everything(graph)

@@ -22,6 +22,7 @@ def prepare(
     native: Callable[[str, str, int], bool],
     keep: Collection[str] = (),
     keep_inputs: Collection[str] = (),
+    algebra: bool = True,
 ) -> Prepared:
     """Run `pipeline` on a copy of the model.
 
@@ -33,6 +34,8 @@ def prepare(
     expanded through their function bodies.
     keep: operator types that are never folded, such as DequantizeLinear.
     keep_inputs: inputs with a default value that stay inputs.
+    algebra: whether constants are multiplied with each other where that saves work (passes/algebra.py);
+    without, every value of the model is computed as the model says.
 
     Raises ValueError for arguments that do not fit the model, InvalidModel, UnsupportedOperator.
     """
@@ -47,6 +50,7 @@ def prepare(
         native=native,
         keep=frozenset(keep),
         keep_inputs=keep_inputs,
+        algebra=algebra,
     )
     if model.source is not None:
         work.metadata_props[SOURCE] = str(model.source)
