@@ -85,13 +85,7 @@ def _plain_c(model: onnx.ModelProto, width: int, layers: int, kernel: int) -> Ca
         run_compiler(toolchain, (*flags, "-o", library, "causal.c"), Path(name))
         function = ctypes.CDLL(str(Path(name) / library)).causal_step
     function.restype = None
-    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
-    parts = []
-    for node in model.graph.node:
-        if node.op_type == "Conv":
-            weight, bias = tensors[node.input[1]], tensors[node.input[2]]
-            parts += [weight.transpose(2, 1, 0).ravel(), bias.ravel()]
-    weights = np.ascontiguousarray(np.concatenate(parts), np.float32)
+    weights = plain_weights(model)
 
     def bound(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> Callable[[], object]:
         places = [ctypes.c_void_p(a.ctypes.data) for a in (weights, x, y)]
@@ -99,6 +93,17 @@ def _plain_c(model: onnx.ModelProto, width: int, layers: int, kernel: int) -> Ca
         return lambda: (function(*places), keep)
 
     return bound
+
+
+def plain_weights(model: onnx.ModelProto) -> np.ndarray[Any, Any]:
+    """Weights and biases of all layers, as causal.c reads them."""
+    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    parts = []
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            weight, bias = tensors[node.input[1]], tensors[node.input[2]]
+            parts += [weight.transpose(2, 1, 0).ravel(), bias.ravel()]
+    return np.ascontiguousarray(np.concatenate(parts), np.float32)
 
 
 def _check(program: hr.Program, plain_c: Callable[..., Callable[[], object]], frames: np.ndarray[Any, Any]) -> None:
