@@ -264,7 +264,7 @@ def silence() -> Iterator[Line]:
         quiet.many(MINUTE // 4)
         early = line(f"{name}, the first minute of silence", {"sound": loud, "silence": quiet}, "sound")
         yield early
-        quiet.many((2 if name == "nsnet2" else 10) * MINUTE)
+        quiet.many(10 * MINUTE)
         yield line(f"{name}, after ten minutes of silence", {"sound": loud, "silence": quiet}, "sound")
 
 
