@@ -338,3 +338,10 @@ def test_positional_table_as_an_input() -> None:
     proto.graph.input.append(helper.make_tensor_value_info("table", TensorProto.FLOAT, [1, 3, 40]))
     rows = np.random.default_rng(4).standard_normal((1, 3, 40)).astype(np.float32)
     assert check(proto, {"x": 2}, LENGTHS, side={"table": rows}).spec.max_past == 39
+
+
+def test_mask_of_real_frames_and_a_causal_one() -> None:
+    def mask(b, s, n, t):
+        return MASKS["range_less_where"](b, hide(b, s, b.op("Less", n, t)), n, t)
+
+    check(build(lambda b: attention(b, mask)), {"x": 2}, LENGTHS, tol=1e-4, max_past=36)

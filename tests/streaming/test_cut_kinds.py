@@ -213,3 +213,47 @@ def test_refused(name) -> None:
     with pytest.raises(NotStreamable, match=reason) as refused:
         stream(load(build(make)), {"x": 2})
     assert refused.value.node and refused.value.hint
+
+
+def numbers(b, x="x"):
+    return b.op("Range", b.constant(0, I64), length(b, x, 2), b.constant(1, I64))
+
+
+def real_frames(b):
+    """A mask of the frames before the length, as it is made for batches."""
+    x = behind(b)
+    seen = b.op("Less", b.op("Unsqueeze", numbers(b), ints(b, 0)), b.op("Unsqueeze", length(b, "x", 2), ints(b, 0)))
+    return b.op("Where", b.op("Unsqueeze", seen, ints(b, 1)), x, b.constant(0.0))
+
+
+def test_a_mask_of_real_frames_is_true_for_all() -> None:
+    step = check(build(real_frames), {"x": 2}, LENGTHS)
+    assert not step.spec.absolute
+
+
+def test_the_length_itself_is_refused() -> None:
+    def make(b):
+        return b.op("Div", "x", b.op("Cast", length(b, "x", 2), to=TensorProto.FLOAT))
+
+    with pytest.raises(NotStreamable, match="length of the signal"):
+        stream(load(build(make)), {"x": 2})
+
+
+def cropped_and_padded(b):
+    """Frequencies cut, frames padded, by one Pad that the reference evaluator of ONNX cannot run."""
+    y = b.op("Unsqueeze", b.op("Transpose", "x", perm=[0, 2, 1]), ints(b, 1))
+    return b.op("Sigmoid", b.op("Pad", y, ints(b, 0, 0, 2, -1, 0, 0, 1, 0), b.constant(0.5)))
+
+
+def test_crop_and_pad() -> None:
+    check(build(cropped_and_padded, rank=4), {"x": 2}, LENGTHS)
+
+
+def test_frames_before_the_start_that_depend_on_an_input() -> None:
+    """Padding times a side input is not known before the stream starts."""
+
+    def make(b):
+        return conv(b, b.op("Mul", b.op("Add", pad(b, "x", 3, 1), b.constant(1.0)), "side"), (3, 4), 3)
+
+    proto, side = with_side(make, 1, 3, 1)
+    check(proto, {"x": 2}, LENGTHS, side=side)

@@ -125,3 +125,13 @@ def test_mean_over_time_and_frequency_counts_real_frames_only(strides, pads) -> 
         return b.op("AveragePool", image(b, behind(b)), kernel_shape=[3, 3], strides=strides, pads=pads)
 
     check(build(make, rank=4), {"x": 2}, LENGTHS)
+
+
+@pytest.mark.parametrize("auto", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize("kernel,stride", [(4, 2), (3, 2), (5, 3)])
+def test_transposed_convolution_that_multiplies_the_length(auto, kernel, stride) -> None:
+    def make(b):
+        return b.op("ConvTranspose", behind(b), b.normal((3, 2, kernel), 9), strides=[stride], auto_pad=auto)
+
+    step = check(build(make), {"x": 2}, LENGTHS)
+    assert list(step.ratio.values()) == [stride]

@@ -66,7 +66,8 @@ def _signal(site: Site) -> TimeFact:
     return fact
 
 
-def _layout(site: Site, fact: TimeFact, kernel: Sequence[int]) -> Layout:
+def _layout(site: Site, fact: TimeFact, kernel: Sequence[int], same: bool = True) -> Layout:
+    """The attributes; same: SAME as convolutions and pools mean it."""
     rank = len(kernel)
     strides = [int(v) for v in site.attr("strides") or [1] * rank]
     dilations = [int(v) for v in site.attr("dilations") or [1] * rank]
@@ -76,7 +77,7 @@ def _layout(site: Site, fact: TimeFact, kernel: Sequence[int]) -> Layout:
     if auto != "NOTSET":
         begin, end = [0] * rank, [0] * rank
     layout = Layout(list(kernel), strides, dilations, begin, end, fact.axis - 2)
-    if auto.startswith("SAME"):
+    if same and auto.startswith("SAME"):
         for a in range(rank):
             total = _same(site, layout, a)
             begin[a], end[a] = total // 2, total - total // 2
@@ -244,7 +245,7 @@ def conv_transpose(site: Site) -> Plan:
     kernel = [int(d) for d in site.dims(1)[2:]]  # type: ignore[arg-type]
     if site.attr("output_shape"):
         raise site.refuse("has a fixed output_shape", "use pads instead")
-    layout = _layout(site, fact, kernel)
+    layout = _layout(site, fact, kernel, same=False)
     if str(site.attr("auto_pad", "NOTSET")).startswith("SAME"):
         layout = _same_transposed(site, layout)
     taps = layout.taps

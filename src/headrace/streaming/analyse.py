@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from headrace.ops.registry import stream_facet
 from headrace.ops.timed import (
     TIME,
     BandFact,
+    Emit,
     End,
     Fact,
     Final,
@@ -30,6 +31,7 @@ from headrace.ops.timed import (
     Plan,
     Read,
     Site,
+    Timed,
     TimeFact,
     divisors,
     has_time,
@@ -37,7 +39,7 @@ from headrace.ops.timed import (
     unfold,
 )
 from headrace.streaming import attention
-from headrace.streaming.evaluate import CannotEvaluate, evaluate
+from headrace.streaming.evaluate import CannotEvaluate, evaluate, first_frames
 
 if TYPE_CHECKING:
     from headrace.streaming.windows import Windows
@@ -185,15 +187,19 @@ def visit(node: ir.Node, result: Analysis, pending: dict[ir.Value, Pending]) -> 
     if known == {LengthFact} and not grows:
         time.update({v: LengthFact() for v in outputs})
         return
+    if known == {LengthFact, TimeFact} and (plan := _always(node, result, outputs)) is not None:
+        result.plans[node] = plan
+        settle(Site(node, facts, time, pending), plan, result)
+        return
     if attention.is_grid(node, result):
         time.update({v: GridFact() for v in outputs})
         return
-    plan = attention.visit(node, result) if not any(True for _ in subgraphs(node)) else False
-    if plan is True:
+    inside = attention.visit(node, result) if not any(True for _ in subgraphs(node)) else False
+    if inside is True:
         return
-    if isinstance(plan, Plan):
-        result.plans[node] = plan
-        settle(Site(node, facts, time, pending), plan, result)
+    if isinstance(inside, Plan):
+        result.plans[node] = inside
+        settle(Site(node, facts, time, pending), inside, result)
         return
     rule = stream_facet(node.domain, node.op_type)
     outer = {v for v in inner if v in time} - set(node.inputs)
@@ -215,6 +221,27 @@ def visit(node: ir.Node, result: Analysis, pending: dict[ir.Value, Pending]) -> 
     result.needs += plan.needs
     result.limits += plan.limits
     settle(site, plan, result)
+
+
+def _always(node: ir.Node, result: Analysis, outputs: Sequence[ir.Value]) -> Plan | None:
+    """A comparison of frame numbers with the length that has one answer for all frames of every signal.
+
+    Less(Range(T), T)  →  True
+    """
+    facts = [f for v in node.inputs if v is not None and isinstance(f := result.time.get(v), TimeFact)]
+    if len(outputs) != 1 or outputs[0].dtype != ir.DataType.BOOL or not all(f.free for f in facts):
+        return None
+    places = [a for a, d in enumerate(result.prepared.facts.dims[outputs[0]]) if has_time(d)]
+    answers = [sampled(result, outputs[0], frames * result.multiple) for frames in (3, 64, 1021, 4096)]
+    found = {bool(x) for a in answers if a is not None for x in np.unique(a)}
+    if len(places) != 1 or len(found) != 1 or any(a is None for a in answers):
+        return None
+    (answer,) = found
+
+    def emit(e: Emit) -> Sequence[ir.Value | None]:
+        return [e.op("Expand", e.const([answer], np.bool_), e.const(e.dims()))]
+
+    return Plan((), (Timed(places[0]),), emit)
 
 
 def sampled(result: Analysis, value: ir.Value, frames: int) -> np.ndarray[Any, Any] | None:
@@ -273,8 +300,20 @@ def settle(site: Site, plan: Plan, result: Analysis) -> None:
             delay = max(missing(length, rate, result.multiple), *reads)
             if plan.late or any(r.past or r.whole or (r.edge and r.edge.moves) for r, _ in inputs):
                 delay = max(0, delay)
-        result.time[value] = TimeFact(out.axis, rate, delay, length, out.fold, free)
+        fact = TimeFact(out.axis, rate, delay, length, out.fold, free)
+        result.time[value] = fact
+        if delay < 0 and not _known_before(result, value, fact):
+            result.time[value] = replace(fact, delay=0)
         result.needs.append((length, 1))
+
+
+def _known_before(result: Analysis, value: ir.Value, fact: TimeFact) -> bool:
+    """Whether the frames before the first step can be computed now."""
+    try:
+        first_frames(result, value, -fact.delay)
+    except CannotEvaluate:
+        return False
+    return True
 
 
 def missing(length: Dim, rate: Fraction, multiple: int) -> int:

@@ -103,6 +103,11 @@ def _starts(node: ir.Node, analysis: Analysis, facts: Sequence[object]) -> bool:
     return True
 
 
+def _mask(fact: object) -> bool:
+    """Whether a value depends on the frames' numbers only."""
+    return isinstance(fact, GridFact) or (isinstance(fact, TimeFact) and fact.free and fact.fold == 1)
+
+
 def _terms(node: ir.Node) -> tuple[tuple[str, str], str]:
     """Letters of the two operands and of the result of an Einsum; empty where they cannot be told."""
     equation = str(attribute(node, "equation", "")).replace(" ", "")
@@ -114,7 +119,7 @@ def _terms(node: ir.Node) -> tuple[tuple[str, str], str]:
 def _inside(node: ir.Node, analysis: Analysis, band: BandFact, facts: Sequence[object]) -> BandFact | None:
     """Time of what a node makes of scores, or None where it cannot stream."""
     dims = analysis.prepared.facts.dims
-    others = [f for f in facts if f is not None and not isinstance(f, BandFact | GridFact | LengthFact)]
+    others = [f for f in facts if f is not None and not isinstance(f, BandFact | LengthFact) and not _mask(f)]
     if others or len(node.outputs) != 1:
         return None
     kind, out = node.op_type, dims[node.outputs[0]]
@@ -205,7 +210,7 @@ class Chain:
                 continue
             given = [v for v in node.inputs if v is not None]
             bands = [v for v in given if isinstance(analysis.time.get(v), BandFact)]
-            masks += [v for v in given if isinstance(analysis.time.get(v), GridFact)]
+            masks += [v for v in given if bands and _mask(analysis.time.get(v))]
             if bands:
                 queue += bands
             else:
@@ -271,7 +276,7 @@ class Chain:
             fact = facts.get(given) if given is not None else None
             if isinstance(fact, BandFact):
                 inputs.append(self._emit(e, given, made))
-            elif isinstance(fact, GridFact):
+            elif _mask(fact):
                 assert given is not None
                 part = self.grids.part(given, *self._places(e), len(self.pattern.phases))
                 inputs.append(e.const(part, part.dtype))

@@ -15,7 +15,7 @@ from headrace.graph.facts import dtype_name, label
 from headrace.graph.rewrite import clone_graph
 from headrace.ops.timed import Edge, End, Fact, FinalFact, LengthFact, Plan, Read, TimeFact
 from headrace.streaming.analyse import Analysis, at
-from headrace.streaming.evaluate import evaluate
+from headrace.streaming.evaluate import first_frames
 from headrace.streaming.length import LengthCode, offsets
 
 FAR = 1 << 30
@@ -510,20 +510,6 @@ class NodeWriter:
         value = self.node.outputs[out]
         live = set(self.writer.analysis.live)
         return value.is_graph_output() or any(use.node in live for use in value.uses())
-
-
-def first_frames(analysis: Analysis, value: ir.Value, count: int) -> np.ndarray[Any, Any]:
-    """The first frames of a value that depends on no input there, rows apart from time."""
-    fact, facts = analysis.fact(value), analysis.prepared.facts
-    frames = 4096 // analysis.multiple * analysis.multiple
-    while any(at(length, frames) < least for length, least in analysis.needs) or at(fact.length, frames) < count:
-        frames *= 2
-    frames = min(frames, analysis.limit or frames)
-    whole = evaluate(value, frames, analysis)
-    dims = [d if isinstance(d, int) else -1 for d in facts.dims[value]]
-    if fact.fold != 1:
-        whole = whole.reshape([*dims[: fact.axis], fact.fold, -1, *dims[fact.axis + 1 :]])
-    return np.take(whole, range(count), fact.axis + (fact.fold != 1))
 
 
 def static(writer: Writer, value: ir.Value, reader: str) -> ir.Value:

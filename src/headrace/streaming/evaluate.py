@@ -54,6 +54,20 @@ def evaluate(value: ir.Value, frames: int, analysis: Analysis, scores: ir.Node |
     return _run([n for n in prepared.model.graph if n in nodes], fixed, value)
 
 
+def first_frames(analysis: Analysis, value: ir.Value, count: int) -> Array:
+    """The first frames of a value that depends on no input there, rows apart from time. CannotEvaluate."""
+    fact, facts = analysis.fact(value), analysis.prepared.facts
+    frames = 4096 // analysis.multiple * analysis.multiple
+    needs = [*analysis.needs, (fact.length, count)]
+    while any(_at(length, frames) < least for length, least in needs):
+        frames *= 2
+    whole = evaluate(value, min(frames, analysis.limit or frames), analysis)
+    dims = [d if isinstance(d, int) else -1 for d in facts.dims[value]]
+    if fact.fold != 1:
+        whole = whole.reshape([*dims[: fact.axis], fact.fold, -1, *dims[fact.axis + 1 :]])
+    return np.take(whole, range(count), fact.axis + (fact.fold != 1))
+
+
 def _at(number: object, frames: int) -> Any:
     return number.evaluate({TIME: frames}) if isinstance(number, SymDim) else number
 

@@ -91,7 +91,7 @@ class Grids:
         small, large = (seen(size) for size in self.sizes())
         if not large.any(axis=1).all():
             raise self.refuse("attention has frames whose mask hides everything", "let every frame see itself")
-        self._check(_repeats(large, period))
+        self._check(_repeats(large, period, True, True))
         phases: list[tuple[int | None, int]] = []
         for phase in range(period):
             (p1, f1), (p2, f2) = (_span(grid, phase, period) for grid in (small, large))
@@ -104,23 +104,23 @@ class Grids:
         """Frames in a block, where values depend on the distance and the place within a block only."""
         size = self.sizes()[1]
         most = min(LONGEST_BLOCK, size // 3)
-        grids = [(self.evaluate(value, size), self._rows_only(value)) for value in values]
+        grids = [(self.evaluate(value, size), self._places(value)) for value in values]
         for period in range(1, most + 1):
-            if all((_repeats_rows if rows else _repeats)(grid, period) for grid, rows in grids):
+            if all(_repeats(grid, period, *places) for grid, places in grids):
                 return period
         raise self.refuse(
             "attention has a mask that depends on the frame's own number, not on the distance",
             f"use the same window for every frame, or blocks of at most {most} frames",
         )
 
-    def _rows_only(self, value: ir.Value) -> bool:
-        """Whether a value depends on the row alone; refused where it is neither that nor rows by columns."""
+    def _places(self, value: ir.Value) -> tuple[bool, bool]:
+        """Whether a value depends on the row, on the column; refused where time lies on other axes."""
         dims = self.analysis.prepared.facts.dims[value]
         places, last = [i for i, d in enumerate(dims) if has_time(d)], len(dims) - 1
-        if places == [last - 1, last]:
-            return False
         if places == [last - 1] and dims[last] == 1:
-            return True
+            return True, False
+        if places in ([last], [last - 1, last]):
+            return len(places) == 2, True
         raise self.refuse("attention has a mask with other axes than frames by frames", "mask frames by frames")
 
     def part(self, value: ir.Value, rows: Array, columns: Array, period: int) -> Array:
@@ -128,9 +128,12 @@ class Grids:
         far = int(max(abs(columns[-1] - rows[0]), abs(columns[0] - rows[-1]))) + 2 * period + 2
         size = self.largest(max(self.sizes()[1], far))
         grid = self.evaluate(value, size)
-        if self._rows_only(value):
-            return grid[..., rows % period, :]
-        self._check(_repeats(grid, period))
+        by_row, by_column = self._places(value)
+        self._check(_repeats(grid, period, by_row, by_column))
+        if not by_row:
+            return np.asarray(grid[..., columns % period])
+        if not by_column:
+            return np.asarray(grid[..., rows % period, :])
         distance = columns[None, :] - rows[:, None]
         first = (rows % period)[:, None]
         later = first + (size - 1 - first) // period * period
@@ -146,12 +149,13 @@ class Grids:
             )
 
 
-def _repeats(grid: Array, period: int) -> bool:
-    return np.array_equal(grid[..., period:, period:], grid[..., :-period, :-period], equal_nan=True)
-
-
-def _repeats_rows(grid: Array, period: int) -> bool:
-    return np.array_equal(grid[..., period:, :], grid[..., :-period, :], equal_nan=True)
+def _repeats(grid: Array, period: int, by_row: bool, by_column: bool) -> bool:
+    """Whether values are the same one period later."""
+    later, earlier = slice(period, None), slice(None, -period)
+    if by_row and by_column:
+        return np.array_equal(grid[..., later, later], grid[..., earlier, earlier], equal_nan=True)
+    place = (slice(None),) if by_row else ()
+    return np.array_equal(grid[(..., later, *place)], grid[(..., earlier, *place)], equal_nan=True)
 
 
 def _span(grid: Array, phase: int, period: int) -> tuple[int, int]:
