@@ -159,7 +159,11 @@ def generate(
     far = live.steady_inputs if live is not None else None
     steady = lower(prepared_with(far), name, state) if far else None
     narrow, *wider = (
-        Variant(isa, optimise(module, isa.lanes), None if steady is None else optimise(steady, isa.lanes))
+        Variant(
+            isa,
+            optimise(module, isa.lanes, isa.dots),
+            None if steady is None else optimise(steady, isa.lanes, isa.dots),
+        )
         for isa in (target.isa, *target.wider)
     )
     generated = generate_c(narrow.module, name, target, stream=live, steady=narrow.steady, threads=threads, wider=wider)

@@ -189,6 +189,13 @@ def _float_or_int(f: Callable[..., Array], i: Callable[[int, int], int]) -> Call
     return lambda a, *rest: f(a, *rest) if a.dtype.kind == "f" else _python_ints(i)(a, rest[0] if rest else a)
 
 
+def _dot4(a: Array, b: Array, c: Array) -> Array:
+    size = a.dtype.itemsize
+    products = a.view(np.uint8).astype(object) * b.view(np.int8).astype(object)
+    total = products.reshape(-1, size).sum(1) + c.astype(object)
+    return np.array([int(t) % (1 << 8 * size) for t in total], np.uint64).astype(f"u{size}").view(a.dtype)
+
+
 def _nearest_shift(left: bool) -> Callable[..., Array]:
     def shift(a: Array, s: Array, *_: Array) -> Array:
         bits = 8 * a.dtype.itemsize
@@ -211,6 +218,7 @@ ELEMENTWISE: dict[str, Callable[..., Array]] = {
     "div": _float_or_int(lambda a, b, *_: a / b, _quotient),
     "rem": _python_ints(lambda a, b: a - _quotient(a, b) * b),
     "mod": _python_ints(lambda a, b: a % b if b else a),
+    "dot4": lambda a, b, c, *_: _dot4(a, b, c),
     "min": lambda a, b, *_: np.minimum(a, b),
     "max": lambda a, b, *_: np.maximum(a, b),
     "min_fast": lambda a, b, *_: np.where(a < b, a, b),

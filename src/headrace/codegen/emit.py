@@ -131,6 +131,8 @@ class Emitter:
         fused = self._fma(e, scope, 1)
         if fused is not None:
             return fused.text
+        if e.op == "word":
+            return self._word(e, scope)
         args = [self.scalar(a, scope).text for a in e.args]
         if e.op == "cast":
             return scalar.cast_op(args[0], e.dtype, e.args[0].dtype, e.arg or "trunc")
@@ -141,6 +143,19 @@ class Emitter:
         if e.op in UNARY:
             return scalar.unary_op(e.op, args[0], e.args[0].dtype)
         raise ValueError(f"expression {e.op}")
+
+    def _word(self, e: Expr, scope: Scope) -> str:
+        """Bytes that lie side by side are read at once."""
+        places = [self._place(a) for a in e.args if a.op == "load" and a.arg not in self.volatile]
+        if len(places) == len(e.args) and all(
+            b is places[0][0] and o is places[0][1] + n for n, (b, o) in enumerate(places)
+        ):
+            buffer, offset = places[0]
+            at = bare(self.index(offset, scope), offset)
+            return f"load_word((const uint8_t *)({self.buffer_name(buffer)} + {at}), {len(places)})"
+        parts = [self.scalar(a, scope).text for a in e.args]
+        texts = [f"(uint32_t)(uint8_t){p}{f' << {8 * n}' if n else ''}" for n, p in enumerate(parts)]
+        return f"(int32_t)({' | '.join(texts)})"
 
     def _place(self, e: Expr) -> tuple[Buffer, Expr]:
         return self.packed[e] if e in self.packed else (e.arg, self.address(e))
@@ -236,6 +251,8 @@ class Emitter:
             return f"{args[0]} {'&' if e.op == 'min' else '|'} {args[1]}"
         if e.op == "not":
             return f"~{args[0]}"
+        if e.op == "dot4":
+            return f"hr_dot4_{kind}({args[0]}, {args[1]}, hr_splat_{kind}(0))"
         if e.dtype == "bool" and e.op in ("and", "or", "xor"):
             return f"{args[0]} {_BITS[e.op]} {args[1]}"
         return f"hr_{e.op}_{kind}({', '.join(args)})"
@@ -264,6 +281,7 @@ class Emitter:
             "mod",
             "floordiv",
             "isinf",
+            "word",
             "shl",
             "shr",
         ):

@@ -9,6 +9,13 @@ from headrace.codegen.scalar import CTYPES
 from headrace.program.dtypes import INTEGERS, SIGNED
 
 _INDEX = {
+    "load_word": """\
+static inline __attribute__((always_inline, unused)) int32_t load_word(const uint8_t *p, int n)
+{
+    if (n == 4) return (int32_t)((uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24);
+    return (int32_t)((uint32_t)p[0] | (n > 1 ? (uint32_t)p[1] << 8 : 0) | (n > 2 ? (uint32_t)p[2] << 16 : 0));
+}
+""",
     "index_floordiv": """\
 static inline ptrdiff_t index_floordiv(ptrdiff_t a, ptrdiff_t b)
 {
@@ -28,7 +35,7 @@ static inline ptrdiff_t index_mod(ptrdiff_t a, ptrdiff_t b)
 
 def helpers(code: str) -> str:
     """C text of the helpers that `code` calls."""
-    names = set(re.findall(r"\b(index_\w+|power_\w+)\(", code))
+    names = set(re.findall(r"\b(index_\w+|power_\w+|load_word)\(", code))
     texts = [text for name, text in _INDEX.items() if name in names]
     texts += [_power(dtype) for dtype in INTEGERS if f"power_{dtype}" in names]
     return "".join(texts)

@@ -9,6 +9,7 @@ Operators (`op`):
   load (args: index; arg: Buffer) · check (args: index; arg: extent) ·
   reduce (args: values, inits; arg: (kind, axes)) · item (args: reduce; arg: position) ·
   cast (arg: mode) · select (args: condition, a, b; the side not taken is never evaluated) ·
+  word (args: one to four values of one byte; as i32, the first in its lowest bits) ·
   every name in UNARY and BINARY.
 """
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 ARITHMETIC = ("add", "sub", "mul", "div", "floordiv", "mod", "fmod", "min", "max", "pow")
 BITS = ("and", "or", "xor", "shl", "shr")
 COMPARE = ("lt", "le", "eq", "ne")
-BINARY = ARITHMETIC + BITS + COMPARE + ("atan2",)
+BINARY = ARITHMETIC + BITS + COMPARE + ("atan2", "dot4")
 MATH = (
     "exp", "expm1", "log", "log1p", "log2", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "softplus",
     "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh",
@@ -241,7 +242,8 @@ def binary(op: str, a: Scalar, b: Scalar) -> Expr:
     """a OP b; both of one dtype (Python numbers take the other's). Comparisons give bool.
 
     floordiv and mod round toward minus infinity; div on integers truncates as C does; fmod has the
-    sign of the dividend; min and max propagate NaN.
+    sign of the dividend; min and max propagate NaN. dot4 of i32 is the sum over their four bytes of
+    unsigned byte of a times signed byte of b.
     """
     x, y = _pair(a, b)
     if x.dtype == "index":
@@ -327,6 +329,11 @@ def check(i: Expr, extent: Extent) -> Expr:
     if isinstance(extent, int) and lo >= 0 and hi < extent:
         return i
     return make("check", "index", (i,), extent)
+
+
+def word(parts: list[Expr]) -> Expr:
+    """One to four values of u8 or i8 as the bytes of an i32, the first in its lowest bits, the rest 0."""
+    return make("word", "i32", tuple(parts))
 
 
 def all_of(conds: list[Expr]) -> Expr:

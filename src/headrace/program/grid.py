@@ -24,6 +24,7 @@ from headrace.program.numeric import (
     apply_cast,
     apply_reduce,
     apply_unary,
+    apply_word,
     combine,
     contract,
 )
@@ -102,6 +103,8 @@ class Scope:
         args = [self.value(a) for a in e.args]
         if e.op == "cast":
             return apply_cast(args[0], e.args[0].dtype, e.dtype, e.arg)
+        if e.op == "word":
+            return apply_word(args)
         if e.op in UNARY:
             return apply_unary(e.op, e.args[0].dtype, args[0])
         if e.op in BINARY:

@@ -106,6 +106,21 @@ _COMPARE: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
+def apply_word(parts: list[Array]) -> Array:
+    """Bytes as i32, the first in its lowest bits."""
+    total = np.zeros((), np.uint32)
+    for n, part in enumerate(parts):
+        total = total | part.view(np.uint8).astype(np.uint32) << np.uint32(8 * n)
+    return total.view(np.int32)
+
+
+def _dot4(x: Array, y: Array) -> Array:
+    x, y = np.broadcast_arrays(x, y)
+    a = np.ascontiguousarray(x).view(np.uint8).astype(np.int32)
+    b = np.ascontiguousarray(y).view(np.int8).astype(np.int32)
+    return np.asarray((a * b).reshape(*x.shape, 4).sum(-1, dtype=np.int32))
+
+
 def apply_binary(op: str, dtype: str, x: Array, y: Array) -> Array:
     """x OP y for operands of `dtype`. Integer divisors must not be zero; comparisons give bool."""
     if op in _COMPARE:
@@ -118,6 +133,8 @@ def apply_binary(op: str, dtype: str, x: Array, y: Array) -> Array:
         return _truncating(x, y)
     if op == "pow":
         return _integer_power(x, y)
+    if op == "dot4":
+        return _dot4(x, y)
     if op == "atan2":
         raise TypeError(f"{op} of {dtype}")
     return np.asarray(_EXACT[op](x, y))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from headrace.program.byte_dot import dot_bytes
 from headrace.program.fold import fold_constants
 from headrace.program.forward import forward_copies
 from headrace.program.fuse import fuse
+from headrace.program.guard import guard_bytes
 from headrace.program.ir import Module
 from headrace.program.layout import choose_layout
 from headrace.program.merge import merge_axes
@@ -14,8 +16,8 @@ from headrace.program.symmetric import fold_symmetric
 from headrace.program.verify import verify
 
 
-def optimise(module: Module, lanes: int = 16) -> Module:
-    """Run all passes. lanes: f32 elements of a vector of the target.
+def optimise(module: Module, lanes: int = 16, dots: bool = False) -> Module:
+    """Run all passes. lanes: f32 elements of a vector of the target; dots: whether it multiplies bytes in fours.
 
     The module is verified before and after: Malformed means a defect of Headrace, never of a model.
     """
@@ -24,10 +26,12 @@ def optimise(module: Module, lanes: int = 16) -> Module:
     module = fold_constants(fuse(module))
     module = fold_symmetric(module)
     module = split_axes(module)
-    module = pad_guarded(module)
+    module = pad_guarded(guard_bytes(module))
     module = split_guards(module)
     module = forward_copies(module)
     module = choose_layout(module, lanes)
     module = merge_axes(module)
+    if dots:
+        module = dot_bytes(module)
     verify(module)
     return module

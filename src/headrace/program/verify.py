@@ -301,6 +301,8 @@ def _type_fault(e: Expr) -> str | None:
         return None if types == ["bool", e.dtype, e.dtype] else f"operands are {types}"
     if e.op == "reduce":
         return _reduce_fault(e, types)
+    if e.op == "word":
+        return None if 1 <= len(types) <= 4 and set(types) <= {"u8", "i8"} else f"of {types}"
     if e.op in UNARY:
         return _unary_fault(e, types)
     return _binary_fault(e, types) if e.op in BINARY else f"unknown operator {e.op}"
@@ -345,6 +347,8 @@ def _binary_fault(e: Expr, types: list[str]) -> str | None:
     if e.op in BITS:
         logical = t == "bool" and e.op in ("and", "or", "xor")
         return None if is_int(t) or logical else f"of {t}"
+    if e.op == "dot4":
+        return None if t == "i32" else f"of {t}"
     if e.op == "atan2":
         return None if is_float(t) else f"of {t}"
     return f"of {t}" if t == "bool" and e.op not in ("min", "max") else None

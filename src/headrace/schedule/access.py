@@ -55,7 +55,7 @@ class Facts:
             seen.add((e, inside))
             if e.op == "load":
                 out[Access(e.arg, flat(e.arg, e.args), inside)] = None
-            for a in e.args:
+            for a in e.args[:1] if e.op == "word" else e.args:  # bytes that are read at once
                 go(a, inside or e.op == "reduce", seen)
 
         seen: set[tuple[Expr, bool]] = set()

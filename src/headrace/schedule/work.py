@@ -16,7 +16,7 @@ FUNCTIONS = frozenset(
     "pow atan2".split()
 )
 DIVIDES = frozenset(("div", "fmod", "sqrt", "rsqrt"))
-FREE = frozenset(("const", "var", "sym", "load", "item", "check"))
+FREE = frozenset(("const", "var", "sym", "load", "word", "item", "check"))
 
 Box = list[tuple[int, int]]  # smallest and largest index in each dimension
 
@@ -131,7 +131,7 @@ def fused_products(nodes: Iterable[Expr]) -> set[Expr]:
     used: set[Expr] = set()
     for n in nodes:
         takes = (n.op == "reduce" and n.arg[0] == "sum") or n.op in ("add", "sub")
-        products = [a for a in n.args if a.op == "mul"] if takes else []
+        products = [a for a in n.args if a.op in ("mul", "dot4")] if takes else []
         fused.update(products[:1])
         used.update(a for a in n.args if a not in products[:1])
     return fused - used

@@ -54,6 +54,7 @@ def typical(isa: Isa) -> Machine:
     """A server core of about 2020 with this instruction set; only ratios matter."""
     ghz, lanes = 2.5, isa.lanes
     full = 2 * 4 * lanes * ghz  # two loads per cycle
-    read = ((32 << 10, full), (64 << 10, full / 2), (1 << 20, full / 2), (2 << 20, full / 4), (4 << 20, 30.0))
+    near = ((32 << 10, full), (64 << 10, full / 2), (1 << 20, full / 2), (2 << 20, full / 5))
+    far = ((5 << 19, min(38.0, full / 6)), (4 << 20, min(30.0, full / 7)), (64 << 20, min(20.0, full / 8)))
     caches = (("L1", 32 << 10), ("L2", 2 << 20), ("L3", 32 << 20))
-    return Machine(f"typical {isa.name}", ghz, 2 * lanes * ghz, None, (*read, (64 << 20, 20.0)), caches)
+    return Machine(f"typical {isa.name}", ghz, 2 * lanes * ghz, None, near + far, caches)

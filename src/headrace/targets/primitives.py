@@ -54,6 +54,13 @@ SIGNATURES = _table(
     _S("mod", "T", "T a, T b", "iu", "remainder with the sign of b; a mod 0 is a"),
     _S("fma", "T", "T a, T b, T c", "f", "a * b + c; one rounding exactly where Isa.fma, else two"),
     _S("fnma", "T", "T a, T b, T c", "f", "c - a * b; one rounding exactly where Isa.fma, else two"),
+    _S(
+        "dot4",
+        "T",
+        "T a, T b, T c",
+        "i",
+        "c + the sum over a lane of unsigned byte of a * signed byte of b; wraps",
+    ),
     _S("min", "T", "T a, T b", "fiu", "smaller; NaN if either is NaN"),
     _S("max", "T", "T a, T b", "fiu", "larger; NaN if either is NaN"),
     _S("min_fast", "T", "T a, T b", "fiu", "a < b ? a : b, so b if either is NaN"),

@@ -40,7 +40,8 @@ class Target:
         """What this machine lacks to run programs of this target; "" when it can."""
         if self.arch not in ("", host_arch()):
             return f"a machine with {self.arch} (this one is {host_arch()})"
-        lacking = [f for f in self.isa.features if f not in host_features()]
+        here = {f.replace("_", "") for f in host_features()}  # Linux writes avx512_vnni, compilers avx512vnni
+        lacking = [f for f in self.isa.features if f not in here]
         return f"a processor with {', '.join(lacking)}" if lacking else ""
 
 
@@ -61,6 +62,7 @@ TARGETS = {
         Target("x86-64", ISAS["x86-64"], "x86_64"),
         Target("x86-64-avx2", ISAS["avx2"], "x86_64"),
         Target("x86-64-avx512", ISAS["avx512"], "x86_64"),
+        Target("x86-64-avx512-vnni", ISAS["avx512vnni"], "x86_64"),
         Target("x86-64-dispatch", ISAS["x86-64"], "x86_64", (ISAS["avx2"], ISAS["avx512"])),
         Target("aarch64", ISAS["neon"], "aarch64"),
         Target("generic", ISAS["generic"], ""),
@@ -87,9 +89,12 @@ def get_target(name: str | Target) -> Target:
 
 
 def native_target() -> Target:
-    """The target with the widest registers among those that run here; generic on an unknown architecture."""
+    """The target with the widest registers, and then the most extensions, among those that run here.
+
+    generic on an unknown architecture.
+    """
     own = [t for t in TARGETS.values() if t.arch == host_arch() and not t.missing_here()]
-    return max(own, key=lambda t: t.isa.lanes, default=TARGETS["generic"])
+    return max(own, key=lambda t: (t.isa.lanes, len(t.isa.features)), default=TARGETS["generic"])
 
 
 def targets() -> tuple[TargetInfo, ...]:

@@ -46,6 +46,7 @@ T type, E element, M mask, S source type, H type of half the lanes:
     T hr_mod_T(T a, T b): remainder with the sign of b; a mod 0 is a
     T hr_fma_T(T a, T b, T c): a * b + c; one rounding exactly where Isa.fma, else two
     T hr_fnma_T(T a, T b, T c): c - a * b; one rounding exactly where Isa.fma, else two
+    T hr_dot4_T(T a, T b, T c): c + the sum over a lane of unsigned byte of a * signed byte of b; wraps
     T hr_min_T(T a, T b): smaller; NaN if either is NaN
     T hr_max_T(T a, T b): larger; NaN if either is NaN
     T hr_min_fast_T(T a, T b): a < b ? a : b, so b if either is NaN
@@ -110,6 +111,11 @@ class Isa:
     vectors: int  # number of vector registers
 
     @property
+    def dots(self) -> bool:
+        """Whether dot4 of i32 takes few instructions."""
+        return self.header == "immintrin.h"
+
+    @property
     def target_attribute(self) -> str:
         """`__attribute__((target("avx2,fma")))`, or "" when the compiler's default will do."""
         return f'__attribute__((target("{",".join(self.features)}")))' if self.features else ""
@@ -124,6 +130,7 @@ ISAS = {
         Isa("x86-64", 4, (), "immintrin.h", False, 16),
         Isa("avx2", 8, _AVX2, "immintrin.h", True, 16),
         Isa("avx512", 16, (*_AVX512, *_AVX2), "immintrin.h", True, 32),
+        Isa("avx512vnni", 16, (*_AVX512, "avx512vnni", *_AVX2), "immintrin.h", True, 32),
         Isa("neon", 4, (), "arm_neon.h", True, 32),
     )
 }
@@ -178,7 +185,7 @@ def prelude(isa: Isa, needed: Iterable[str], types: Iterable[str] = ()) -> str:
 
 def head(isa: Isa) -> str:
     """Includes and the function attributes that every function of the prelude carries."""
-    lines = _GXX_QUIET if isa.name == "avx512" else []
+    lines = _GXX_QUIET if isa.name.startswith("avx512") else []
     lines = [*lines, *_NO_CONTRACTION, "#include <stddef.h>", "#include <stdint.h>"]
     lines += [f"#include <{isa.header}>"] if isa.header else []
     return "\n".join([*lines, f"#define HR_INLINE {inline(isa)}"])
@@ -232,7 +239,7 @@ def _body(isa: Isa, op: str, t: VType, s: VType | None) -> str | None:
         text = vector_neon.body(op, t, s) if isa.name == "neon" else None
     if text is not None:
         return text
-    if ((op in _SPLIT and t.elem.kind == "f") or op == "select") and t.lanes > 1 and t.bytes > 4 * isa.lanes:
+    if ((op in _SPLIT and t.elem.kind == "f") or op in ("select", "dot4")) and t.lanes > 1 and t.bytes > 4 * isa.lanes:
         return _on_halves(op)
     if op == "cvt" and s is not None and t.lanes == s.lanes and _convert_halves(isa, t, s):
         held = "$X" if t.elem.kind == "h" else "$"
@@ -244,7 +251,7 @@ def _convert_halves(isa: Isa, t: VType, s: VType) -> bool:
     """Conversions to take by halves: f16 beyond a register, and what gcc 12 cannot widen at -O0."""
     if {t.elem.name, s.elem.name} == {"f16", "f32"}:
         return t.lanes > isa.lanes
-    return isa.name == "avx512" and t.bytes == 128 and s.bytes == 64
+    return isa.name.startswith("avx512") and t.bytes == 128 and s.bytes == 64
 
 
 def _on_halves(op: str) -> str:

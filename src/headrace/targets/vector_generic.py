@@ -155,6 +155,11 @@ _INT = {
 }
 
 _INT_SCALAR = {
+    "dot4": """\
+$W r = ($W)c;
+for (int s = 0; s < $B; s += 8)
+    r += (($W)a >> s & 255) * ($W)(int8_t)(uint8_t)(($W)b >> s);
+return ($T)r;""",
     "abs": "return a < 0 ? ($T)(0 - ($W)a) : a;",
     "neg": "return ($T)(0 - ($W)a);",
     "shl": "return ($T)(($W)a << s);",
@@ -174,6 +179,11 @@ _DIVISION = {
 }
 
 _INT_VECTOR = {
+    "dot4": """\
+$U r = ($U)c;
+for (int s = 0; s < $B; s += 8)
+    r += (($U)a >> s & splat$U(255)) * ($U)((($I)(($U)b << ($B - 8 - s))) >> ($B - 8));
+return ($T)r;""",
     "abs": "return select$(lt$(a, splat$(0)), neg$(a), a);",
     "div": "LANES div$E(a[i], b[i])",
     "rem": "LANES rem$E(a[i], b[i])",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from headrace.targets.vector_types import VType
 
 _PREFIX = {16: "_mm", 32: "_mm256", 64: "_mm512"}
+_LEVELS = {"x86-64": 0, "avx2": 1, "avx512": 2, "avx512vnni": 2}
 _ROUND = {"round": "0x08", "floor": "0x09", "ceil": "0x0a", "trunc": "0x0b"}
 
 # clang up to 22 exchanges operands when it merges a blend into vpternlog (LLVM issue 157929): results of bit
@@ -16,7 +17,9 @@ _SELECT = "return ($T)((m & ($M)a) | (~m & ($M)b));"
 
 def body(name: str, op: str, t: VType, s: VType | None) -> str | None:
     """C statements of hr_<op>_<t>[_<s>] on the instruction set `name`; None: use the portable body."""
-    level = ("x86-64", "avx2", "avx512").index(name)
+    level = _LEVELS[name]
+    if op == "dot4":
+        return _dot(name, level, t)
     if op == "cvt" and s is not None:
         return _convert(level, t, s) if level else None
     if t.lanes == 1:
@@ -104,6 +107,21 @@ def _int(level: int, op: str, t: VType) -> str | None:
         full = "-1" if t.bytes == 32 else "0xffff"
         return f"return {p}_movemask_epi8(({r})m) {'!= 0' if op == 'any' else f'== {full}'};"
     return None
+
+
+def _dot(name: str, level: int, t: VType) -> str | None:
+    """One instruction of VNNI, or the products of even and of odd bytes as pairs of 16 bits, which cannot overflow."""
+    if t.elem.bits != 32 or t.bytes not in _PREFIX or t.bytes > 16 << level:
+        return None
+    p, _, r = _names(t)
+    if name == "avx512vnni":
+        return f"return ($T){p}_dpbusd_epi32(({r})c, ({r})a, ({r})b);"
+    low = f"{p}_set1_epi16(255)"
+    low_bytes = f"({r})a & {low}" if t.bytes < 64 else f"_mm512_and_si512(({r})a, {low})"
+    return f"""\
+{r} even = {p}_madd_epi16({low_bytes}, {p}_srai_epi16({p}_slli_epi16(({r})b, 8), 8));
+{r} odd = {p}_madd_epi16({p}_srli_epi16(({r})a, 8), {p}_srai_epi16(({r})b, 8));
+return ($T){p}_add_epi32(({r})c, {p}_add_epi32(even, odd));"""
 
 
 def _masked(level: int, op: str, t: VType) -> str | None:
