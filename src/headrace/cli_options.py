@@ -60,6 +60,8 @@ def add_time_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--multiple", action="append", type=parse_axis, default=[], metavar="x=2",
                      help="the length of x is always a multiple of this")  # fmt: skip
     sub.add_argument("--max-past", type=int, metavar="N", help="frames that unlimited attention remembers")
+    sub.add_argument("--length", action="append", type=parse_pair, default=[], metavar="x_lens=x",
+                     help="input that holds the number of frames of x")  # fmt: skip
     sub.add_argument("--window", type=int, metavar="N",
                      help="another function: the model on every window of N frames")  # fmt: skip
     sub.add_argument("--hop", type=int, metavar="N", help="frames from one window to the next (default: 1)")
@@ -85,6 +87,7 @@ def time_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "max_past": arguments.max_past,
         "window": arguments.window,
         "hop": arguments.hop,
+        "lengths": _unique(arguments.length, "--length"),
     }
     return {name: value for name, value in given.items() if value is not None and value != {}}
 

@@ -192,13 +192,16 @@ def stream(
     hop: int = 1,
     chunk: int | None = None,
     align: bool = False,
+    lengths: Mapping[str, str] | None = None,
 ) -> StepModel:
     """The step model of an offline model: one chunk of frames and the state in, what is ready out.
 
     axes: time input -> its time axis; shapes: other unknown dims (1 where not given); constants: inputs
     fixed now; multiple: time input -> a number of which its length is always a multiple; max_past: the
     longest signal, in frames, for attention that reaches back without limit (StreamFull beyond);
-    chunk: frames per step, a multiple of the smallest; align: delay all outputs to the slowest.
+    chunk: frames per step, a multiple of the smallest; align: delay all outputs to the slowest;
+    lengths: integer input -> the time input whose number of frames it holds. It leaves the step model:
+    masks of frames before the end hold for every frame, the frame before the end is known at the flush.
     window: another function than the model over the whole signal: the model on every window of so many
     frames, `hop` frames apart, results stacked on a new first axis, y[k] = f(x[k·hop : k·hop + window]).
     Layers whose padding allows it are computed once for all windows; step.window says what that saves.
@@ -209,7 +212,7 @@ def stream(
 
     return run(
         load(model), axes, shapes=shapes, constants=constants, multiple=multiple, max_past=max_past,
-        window=window, hop=hop, chunk=chunk, align=align,
+        window=window, hop=hop, chunk=chunk, align=align, lengths=lengths,
     )  # fmt: skip
 
 
@@ -285,9 +288,9 @@ def _contract(program: Program | ModelLike, step: Model, offline: Model, options
         "constants": own.get("constants"),
         "multiple": {first.name: facts.multiple} if facts.multiple > 1 else None,
         "max_past": facts.max_past,
-        **_window_options(stream_data(step) or {}),
+        **_made_with(stream_data(step) or {}),
     }
-    known = {name: tuple(spec.shape) for name, spec in compiled.inputs.items() if name in offline.inputs}
+    known = _known_shapes(compiled, offline, stream_data(step) or {})
 
     def again(chunk: int, shapes: Shapes) -> Program:
         axes = {lane.name: lane.axis for lane in facts.inputs}
@@ -406,9 +409,9 @@ def _streamed_again(program: Program, offline: Model) -> Model:
     """The step model that a program was compiled from, which was in no file. InvalidModel if it comes out another."""
     data = program.info.manifest["facts"]["stream"]
     axes = {name: port["axis"] for name, port in data["inputs"].items()}
-    known = {name: tuple(spec.shape) for name, spec in program.inputs.items() if name in offline.inputs}
+    known = _known_shapes(program, offline, data)
     multiple = {next(iter(axes)): data["multiple"]} if data["multiple"] > 1 else None
-    rest = _window_options(data)
+    rest = _made_with(data)
     step = stream(
         offline, axes, shapes=known, multiple=multiple, max_past=data["max_past"], chunk=data["chunk"], **rest
     )
@@ -423,7 +426,14 @@ def _made_with(data: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of stream() with which a step model was made."""
     window = data.get("window")
     made = {} if window is None else {"window": window["frames"], "hop": window["hop"]}
-    return {**made, "align": data.get("align", False)}
+    lengths = {name: bound["input"] for name, bound in data.get("lengths", {}).items()}
+    return {**made, "align": data.get("align", False), "lengths": lengths}
+
+
+def _known_shapes(program: Program, offline: Model, data: Mapping[str, Any]) -> dict[str, tuple[int | str, ...]]:
+    """Extents with which a model was streamed."""
+    known = {name: tuple(spec.shape) for name, spec in program.inputs.items() if name in offline.inputs}
+    return {**known, **{name: tuple(bound["shape"]) for name, bound in data.get("lengths", {}).items()}}
 
 
 def _compiled(program: Program | ModelLike, options: Mapping[str, Any]) -> Program:

@@ -57,9 +57,9 @@ def close(want, got, name, tol=2e-5):
     assert not np.isnan(got).any() and worst <= tol * scale, (name, worst, scale)
 
 
-def check(proto, axes, lengths, seed=0, side=None, chunks=(None, 2, 3), tol=2e-5, feeds=None, **options):
+def check(proto, axes, lengths, seed=0, side=None, chunks=(None, 2, 3), tol=2e-5, feeds=None, bound=None, **options):
     """Random signals of these lengths in random pieces; returns the step model."""
-    model = load(proto)
+    model, options = load(proto), {**options, **({"lengths": bound} if bound else {})}
     session = offline(proto)
     rng = np.random.default_rng(seed)
     first = stream(model, axes, **options)
@@ -74,7 +74,7 @@ def check(proto, axes, lengths, seed=0, side=None, chunks=(None, 2, 3), tol=2e-5
             sizes = {k: {axes[k]: total * step.spec.inputs[k].rate[0]} for k in axes}
             made = feeds(total, rng) if feeds else {k: random_input(model.inputs[k], sizes[k], rng) for k in axes}
             want = dict(zip(names, session.run(None, {**made, **(side or {})}), strict=True))
-            got = drive(live, step, made, axes, cuts(total, rng), side)
+            got = drive(live, step, {k: made[k] for k in axes}, axes, cuts(total, rng), side)
             assert set(want) == set(got)
             for name in want:
                 close(want[name], got[name], f"{name} T={total} chunk={step.chunk}", tol)

@@ -110,7 +110,7 @@ class Subject:
 
     def _repeated(self, run: Run, signal: Arrays) -> Arrays:
         """run on the signal; or on each of its windows, results stacked on a new first axis."""
-        results = [run({**piece, **self.given}) for piece in self._windows(signal)]
+        results = [run(self._fed(piece)) for piece in self._windows(signal)]
         if self.told.get("window") is None:
             return results[0]
         return {name: np.stack([result[name] for result in results]) for name in results[0]}
@@ -155,7 +155,15 @@ class Subject:
 
     def _shapes(self, signal: Arrays) -> dict[str, tuple[int, ...]]:
         """Extents of the offline model's inputs for one run."""
-        return {n: a.shape for n, a in {**self._windows(signal)[0], **self.given}.items()}
+        return {n: a.shape for n, a in self._fed(self._windows(signal)[0]).items()}
+
+    def _fed(self, signal: Arrays) -> Arrays:
+        """A signal, side inputs, initial states, and the inputs that hold its length."""
+        axes, lengths = {lane.name: lane.axis for lane in self.facts.inputs}, {}
+        for name, bound in self.told.get("lengths", {}).items():
+            frames = signal[bound["input"]].shape[axes[bound["input"]]]
+            lengths[name] = np.full(bound["shape"], frames, numpy_dtype(self.offline.inputs[name].dtype))
+        return {**signal, **self.given, **lengths}
 
     def pairs(self) -> dict[str, str]:
         return dict(self.told["state"])

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from headrace.graph.symbolic import Dim, SymDim
+from headrace.ops.last_stream import is_last, last_frame
 from headrace.ops.registry import stream
 from headrace.ops.shape_stream import constant_axes, only_signal
 from headrace.ops.timed import Edge, Emit, Pending, Plan, Read, Site, Timed, TimeFact, framewise, has_time
@@ -31,6 +32,8 @@ def slice_(site: Site) -> Plan:
     start, end, step = starts[k], ends[k], steps[k]
     if isinstance(step, SymDim) or step < 1:
         raise site.refuse("reads the signal backwards", "reversal needs the whole signal; leave it out")
+    if len(axes) == 1 and step == 1 and site.out_dims()[fact.axis] == 1 and is_last(start, fact):
+        return last_frame(site, fact, None)
     first = _start(site, start, fact)
     del end
     read = site.read(0, step, 1, first, first)

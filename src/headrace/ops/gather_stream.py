@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from headrace.graph.symbolic import SymDim
+from headrace.ops.last_stream import is_last, last_frame
 from headrace.ops.registry import stream
 from headrace.ops.timed import TIME, Emit, Plan, Site, Timed, TimeFact, framewise
 
@@ -25,7 +26,12 @@ def gather(site: Site) -> Plan:
         assert index is not None
         return _table(site, index, axis)
     if axis == data.axis:
-        raise site.refuse("picks single frames of the signal", "cut with Slice, which keeps a signal a signal")
+        places = site.content(1)
+        if data.fold == 1 and places and all(is_last(p, data) for p in places):
+            return last_frame(site, data, tuple(int(str(d)) for d in site.dims(1)))
+        raise site.refuse(
+            "picks single frames of the signal", "cut with Slice, which keeps a signal a signal; the last may be picked"
+        )
     return framewise(site, {0: data.axis if data.axis < axis else data.axis + count - 1})
 
 

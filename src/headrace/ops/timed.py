@@ -283,6 +283,9 @@ class Emit(Protocol):
     def going(self, fact: TimeFact, frame: int = 0) -> ir.Value:
         """bool [1]: whether frame number `frame` of this step's block is not yet after the signal."""
 
+    def left(self, fact: TimeFact) -> ir.Value:
+        """int64 [1]: how many frames of this step's block lie before the end; also more than it has, or negative."""
+
     def index(self, fact: TimeFact, first: int, end: int) -> ir.Value:
         """int64 [end - first]: the numbers of frames s·m + first … s·m + end - 1."""
 

@@ -42,6 +42,7 @@ from headrace.streaming import attention
 from headrace.streaming.evaluate import CannotEvaluate, evaluate, first_frames
 
 if TYPE_CHECKING:
+    from headrace.streaming.model import BoundLength
     from headrace.streaming.windows import Windows
 
 LONGEST = 1 << 40
@@ -68,6 +69,7 @@ class Analysis:
     limits: list[tuple[Dim, int]] = field(default_factory=list)
     blocks: list[Fraction] = field(default_factory=list)
     align: bool = False
+    lengths: dict[str, BoundLength] = field(default_factory=dict)
 
     @property
     def limit(self) -> int | None:
@@ -281,7 +283,9 @@ def settle(site: Site, plan: Plan, result: Analysis) -> None:
         if not value.name:
             continue
         if isinstance(out, Final):
-            result.time[value] = FinalFact(frozenset(End(f.rate, f.delay, f.length) for _, f in inputs))
+            result.time[value] = FinalFact(
+                frozenset(End(f.rate, max(0, f.delay) if r.own else f.delay, f.length) for r, f in inputs)
+            )
             continue
         length = unfold(facts.dims[value][out.axis], out.fold, facts)
         rate = next(iter(rates), None) or slope(length)

@@ -386,14 +386,14 @@ class NodeWriter:
     def window(self, k: int) -> tuple[int, int]:
         if self.span is not None:
             return self.span
-        timed = next(
-            i for i, v in enumerate(self.node.outputs) if isinstance(self.writer.analysis.time.get(v), TimeFact)
-        )
         read = self.plan.reads[k]
         if read.own:
             source = self.writer.analysis.fact(read.value)
             late = max(0, source.delay)
             return -late, self.writer.frames(source) - late
+        timed = next(
+            i for i, v in enumerate(self.node.outputs) if isinstance(self.writer.analysis.time.get(v), TimeFact)
+        )
         return bounds(read, self.fact(timed), self.frames(timed))
 
     def read(self, k: int) -> ir.Value:
@@ -470,6 +470,9 @@ class NodeWriter:
     def going(self, fact: TimeFact, frame: int = 0) -> ir.Value:
         writer = self.writer
         return writer.add("time", "Greater", [writer.end(fact), writer.constant(np.array([frame]), "time/const")])[0]
+
+    def left(self, fact: TimeFact) -> ir.Value:
+        return self.writer.end(fact)
 
     def index(self, fact: TimeFact, first: int, end: int) -> ir.Value:
         writer = self.writer
@@ -565,7 +568,8 @@ def collect_lines(writer: Writer) -> None:
     analysis = writer.analysis
     for node, plan in analysis.plans.items():
         outs = [f for v in node.outputs if isinstance(f := analysis.time.get(v), TimeFact)]
-        if not outs or not plan.reads:
+        if not outs:
+            _collect_own(writer, plan)
             continue
         out = outs[0]
         for read in plan.reads:
@@ -586,6 +590,15 @@ def collect_lines(writer: Writer) -> None:
         if isinstance(known, TimeFact) and not known.free and known.delay != analysis.shown_delay(value):
             line = writer.lines.setdefault((value, None), Line(value, None))
             line.history = max(line.history, analysis.shown_delay(value) - known.delay)
+
+
+def _collect_own(writer: Writer, plan: Plan) -> None:
+    """What a node without results in time reads: the block of this step."""
+    for read in plan.reads:
+        source = writer.analysis.fact(read.value)
+        if not source.free:
+            line = writer.lines.setdefault((read.value, read.edge), Line(read.value, read.edge))
+            line.history = max(line.history, -source.delay + max(0, source.delay))
 
 
 def touches(read: Read, out: TimeFact, source: TimeFact, writer: Writer) -> tuple[bool, bool]:

@@ -70,6 +70,7 @@ def explain(
     max_past: int | None = None,
     window: int | Mapping[str, int] | None = None,
     hop: int = 1,
+    lengths: Mapping[str, str] | None = None,
 ) -> TimeReport:
     """What `stream` finds out about a model, up to the layer that blocks it where one does."""
     seen: list[Analysis] = []
@@ -77,7 +78,7 @@ def explain(
     try:
         analyse_model(
             model, axes, shapes=shapes, constants=constants, multiple=multiple, max_past=max_past,
-            window=window, hop=hop, seen=seen,
+            window=window, hop=hop, lengths=lengths, seen=seen,
         )  # fmt: skip
     except NotStreamable as error:
         blocked = error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -89,6 +89,14 @@ class WindowSpec:
 
 
 @dataclass(frozen=True)
+class BoundLength:
+    """An input of the offline model that holds the length of a time input; the step model has no such input."""
+
+    input: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class StreamSpec:
     """The JSON object under `headrace.stream`."""
 
@@ -108,6 +116,7 @@ class StreamSpec:
     finals: dict[str, tuple[Passing, ...]]
     window: WindowSpec | None = None
     align: bool = False
+    lengths: dict[str, BoundLength] = field(default_factory=dict)
 
     def dump(self) -> str:
         """As JSON."""
@@ -158,6 +167,7 @@ def _parse(data: dict[str, Any]) -> StreamSpec:
             "outputs": {k: TimeOutput(**port(v)) for k, v in data["outputs"].items()},
             "finals": {k: tuple(Passing(**port(p)) for p in v) for k, v in data["finals"].items()},
             "window": _window(data.get("window")),
+            "lengths": {k: BoundLength(**port(v)) for k, v in data.get("lengths", {}).items()},
         }
     )
 

@@ -15,7 +15,8 @@ from headrace.ops.timed import TIME, FinalFact, TimeFact
 from headrace.streaming.analyse import Analysis, analyse, at
 from headrace.streaming.emit import NodeWriter, Writer, collect_lines, static
 from headrace.streaming.length import offsets
-from headrace.streaming.model import STREAM, Passing, Port, StepModel, StreamSpec, TimeOutput
+from headrace.streaming.lengths import bind_lengths, length_shapes, settle_comparisons
+from headrace.streaming.model import STREAM, BoundLength, Passing, Port, StepModel, StreamSpec, TimeOutput
 from headrace.streaming.opening import BOUND, LONG, known_shapes, opened, prepare_open, streamed_natively, time_axis
 from headrace.streaming.rates import common_step, with_rates
 from headrace.streaming.reach import reaches, timing
@@ -37,6 +38,7 @@ def stream(
     hop: int = 1,
     chunk: int | None = None,
     align: bool = False,
+    lengths: Mapping[str, str] | None = None,
 ) -> StepModel:
     """The step model of an offline model.
 
@@ -45,15 +47,18 @@ def stream(
     the lengths of these inputs are always multiples of that; max_past: longest signal, in input frames, that
     attention without a limit to its past must remember; window, hop: another function, the model on every
     window of so many frames; chunk: frames per step, a multiple of the smallest; align: every output is as
-    late as the slowest.
+    late as the slowest; lengths: input that holds the length of the signal → the time input that it is of.
     Raises NotStreamable(node, reason, hint), ValueError for wrong arguments.
     """
     analysis = analyse_model(
-        model, axes, shapes=shapes, constants=constants, multiple=multiple, max_past=max_past, window=window, hop=hop
-    )
+        model, axes, shapes=shapes, constants=constants, multiple=multiple, max_past=max_past,
+        window=window, hop=hop, lengths=lengths,
+    )  # fmt: skip
     if chunk is not None and (chunk < 1 or chunk % analysis.chunk):
         raise ValueError(f"chunk={chunk}: must be a multiple of {analysis.chunk}, the smallest for this model")
     analysis.align = align
+    shapes_of = length_shapes(model, lengths or {}, axes, shapes or {})
+    analysis.lengths = {name: BoundLength(signal, shapes_of[name]) for name, signal in (lengths or {}).items()}
     return write(analysis, model, chunk or analysis.chunk)
 
 
@@ -67,6 +72,7 @@ def analyse_model(
     max_past: int | None = None,
     window: int | Mapping[str, int] | None = None,
     hop: int = 1,
+    lengths: Mapping[str, str] | None = None,
     seen: list[Analysis] | None = None,
 ) -> Analysis:
     """Prepare a model with its length open, and find where time is in it."""
@@ -79,7 +85,9 @@ def analyse_model(
             raise ValueError(f"multiple names {name!r}, which is no time input; those are {', '.join(axes)}")
     if any(m < 1 for m in (multiple or {}).values()):
         raise ValueError(f"multiple={dict(multiple or {})}: give positive numbers")
-    known = {**known_shapes(model, axes, shapes or {}, constants or {})}
+    bound = length_shapes(model, lengths or {}, axes, shapes or {})
+    model = bind_lengths(model, lengths or {}, axes, bound)
+    known = known_shapes(model, axes, {n: s for n, s in (shapes or {}).items() if n not in bound}, constants or {})
     wanted = {name: time_axis(name, axis, known) for name, axis in axes.items()}
     if window is not None:
         if multiple or max_past is not None:
@@ -102,6 +110,7 @@ def analyse_model(
             bounds={TIME: (BOUND // step * step, step, LONG // step * step)},
             native=streamed_natively,
         )
+        settle_comparisons(prepared)
         sink_pads(prepared)
         if seen is not None:
             seen.clear()
@@ -232,6 +241,7 @@ def _spec(writer: Writer, graph: ir.Graph) -> StreamSpec:
         finals,
         window_spec(analysis),
         analysis.align,
+        analysis.lengths,
     )
 
 
