@@ -97,6 +97,10 @@ class Recurrence:
 
         return self.b.compute((self.batch, self.hidden), element, "initial")
 
+    def blank(self, i: int) -> bool:
+        """Whether every state that is read is a zero: one step, without the initial state of input i."""
+        return self.steps == 1 and self.node.optional(i) is None
+
     def running(self, t: Expr, n: Expr) -> Expr | None:
         """Whether step t lies inside sequence n; None if all sequences are whole."""
         return None if self.lens is None else t < cast(self.lens[n], "index")
@@ -214,8 +218,10 @@ def lstm(b: Builder, node: Node) -> list[Tensor | None]:
             def element(n: Expr, k: Expr) -> tuple[Expr, ...]:
                 old = c[n, k]
                 i = f(gate(n, k, 0, 0, old))
-                forget = 1.0 - i if coupled else f(gate(n, k, 2, 2, old))
-                cell = forget * old + i * g(gate(n, k, 3, None, old))
+                cell = i * g(gate(n, k, 3, None, old))
+                if not rec.blank(6):
+                    forget = 1.0 - i if coupled else f(gate(n, k, 2, 2, old))
+                    cell = forget * old + cell
                 out = f(gate(n, k, 1, 1, cell)) * h_act(cell)
                 return held(rec, t, n, out, h[n, k]), held(rec, t, n, cell, old)
 
@@ -250,12 +256,19 @@ def gru(b: Builder, node: Node) -> list[Tensor | None]:
             return mix(t, h, n, k, gate(t, n, k, 0, h), new)
 
         def mix(t: Expr, h: Tensor, n: Expr, k: Expr, z: Expr, new: Expr) -> Expr:
-            return held(rec, t, n, (1.0 - z) * new + z * h[n, k], h[n, k])
+            mixed = (1.0 - z) * new if rec.blank(5) else (1.0 - z) * new + z * h[n, k]
+            return held(rec, t, n, mixed, h[n, k])
+
+        def first(t: Expr, h: Tensor, n: Expr, k: Expr) -> Expr:
+            """Without a state there is nothing to reset."""
+            return mix(t, h, n, k, gate(t, n, k, 0, h), g(clip(x[t, n, index(2 * size) + k])))
 
         def advance(t: Expr, carried: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             h = carried[0]
             if reset_after:
                 return (b.compute((rec.batch, size), lambda n, k: after(t, h, n, k), "state"),)
+            if rec.blank(5):
+                return (b.compute((rec.batch, size), lambda n, k: first(t, h, n, k), "state"),)
             z, kept = b.compute_many(
                 (rec.batch, size), lambda n, k: (gate(t, n, k, 0, h), gate(t, n, k, 1, h) * h[n, k]), "gate"
             )
