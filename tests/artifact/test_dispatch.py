@@ -20,11 +20,11 @@ ALONE = [t for t in TARGETS.values() if not t.wider and t.isa in (TARGET.isa, *T
 def test_what_it_says_of_itself() -> None:
     program = hr.compile(stepmodels.ALL["causal"]().step(), NAME)
     assert program.info.target == NAME
-    assert program.info.manifest["target"]["isa"] == "x86-64, avx2, avx512"
-    assert program.info.manifest["facts"]["entries"] == ["x86-64", "avx2", "avx512"]
+    assert program.info.manifest["target"]["isa"] == "x86-64, avx2, avx512, avx512vnni"
+    assert program.info.manifest["facts"]["entries"] == ["x86-64", "avx2", "avx512", "avx512vnni"]
     assert program.info.isa == [t.isa.name for t in ALONE if not t.missing_here()][-1]
     (row,) = (t for t in hr.targets() if t.name == NAME)
-    assert row.isa == "x86-64, avx2, avx512" and row.can_run
+    assert row.isa == "x86-64, avx2, avx512, avx512vnni" and row.can_run
 
 
 @pytest.mark.parametrize(("kind", "threads"), [("same", 1), ("side", 3)])

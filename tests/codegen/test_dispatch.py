@@ -78,6 +78,8 @@ CASES = [
     (NEEDS["avx512"], True, AVX, 1),
     (NEEDS["avx512"] - {"avx512vl"}, True, AVX512, 1),
     (NEEDS["avx512"] - {"f16c"}, True, AVX512, 0),
+    (NEEDS["avx512vnni"], True, AVX512, 3),
+    (NEEDS["avx512vnni"] - {"avx512bw"}, True, AVX512, 1),
 ]
 
 MAIN = """
@@ -97,7 +99,7 @@ int main(void) { SET; return p_level() + 10 * (p_level() - p_level()); }
 @pytest.mark.parametrize(("features", "osxsave", "kept", "level"), CASES)
 def test_what_a_processor_runs(features: set[str], osxsave: bool, kept: int, level: int, tmp_path: Path) -> None:
     """Made-up processors, by the words that they would answer."""
-    isas = [ISAS["x86-64"], ISAS["avx2"], ISAS["avx512"]]
+    isas = [ISAS["x86-64"], ISAS["avx2"], ISAS["avx512"], ISAS["avx512vnni"]]
     words = [(1, "c", 27)] if osxsave else []
     words += [FEATURES[f] for f in sorted(features)]
     sets = [f"words[{leaf}][{'bc'.index(register)}] |= 1u << {bit}" for leaf, register, bit in words]

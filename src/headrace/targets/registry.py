@@ -63,7 +63,7 @@ TARGETS = {
         Target("x86-64-avx2", ISAS["avx2"], "x86_64"),
         Target("x86-64-avx512", ISAS["avx512"], "x86_64"),
         Target("x86-64-avx512-vnni", ISAS["avx512vnni"], "x86_64"),
-        Target("x86-64-dispatch", ISAS["x86-64"], "x86_64", (ISAS["avx2"], ISAS["avx512"])),
+        Target("x86-64-dispatch", ISAS["x86-64"], "x86_64", tuple(ISAS[n] for n in ("avx2", "avx512", "avx512vnni"))),
         Target("aarch64", ISAS["neon"], "aarch64"),
         Target("generic", ISAS["generic"], ""),
     )
