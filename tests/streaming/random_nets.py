@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 LAYERS = (
     "conv", "conv", "conv", "down", "up", "max", "average", "act", "norm", "gru", "lstm", "cumsum", "pad",
     "cut", "skip", "skip", "linear", "conv2d", "resize", "lp",
-    "prefix", "repeat", "split", "table",
+    "prefix", "repeat", "split", "table", "attend", "scan",
 )  # fmt: skip
 
 
@@ -136,6 +136,44 @@ def _table(net, x, channels):
     return net.op("Add", x, rows)
 
 
+def _attend(net, x, channels):
+    """Attention within a window of frames, or of blocks of frames."""
+    rows = net.op("Transpose", x, perm=[0, 2, 1])
+    q, k, v = (net.op("MatMul", rows, net.normal(channels, channels)) for _ in range(3))
+    total = net.op("Squeeze", _frames(net, x), net.const([0], np.int64))
+    frames = net.op("Range", net.const(0, np.int64), total, net.const(1, np.int64))
+    block, past, ahead = net.pick(1, 3), net.pick(0, 4), net.pick(0, 2)
+    place = net.op("Div", frames, net.const(block, np.int64))
+    back = net.op("Sub", *(net.op("Unsqueeze", place, net.const([a], np.int64)) for a in (1, 0)))
+    above = net.op("GreaterOrEqual", back, net.const(-ahead, np.int64))
+    seen = net.op("And", above, net.op("LessOrEqual", back, net.const(past, np.int64)))
+    scores = net.op("MatMul", q, net.op("Transpose", k, perm=[0, 2, 1]))
+    weights = net.op("Softmax", net.op("Where", seen, scores, net.const(-np.inf)), axis=-1)
+    return net.op("Transpose", net.op("MatMul", weights, v), perm=[0, 2, 1])
+
+
+def _scan(net, x, channels):
+    """h = x + h/2 by Scan."""
+
+    def value(name):
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels])
+
+    half = net.const(0.5)
+    body = helper.make_graph(
+        [
+            helper.make_node("Mul", ["h", half], ["kept"]),
+            helper.make_node("Add", ["kept", "row"], ["next"]),
+            helper.make_node("Tanh", ["next"], ["shown"]),
+        ],
+        "body",
+        [value("h"), value("row")],
+        [value("next"), value("shown")],
+    )
+    axes = {"num_scan_inputs": 1, "scan_input_axes": [2], "scan_output_axes": [2]}
+    net.op("Scan", net.normal(1, channels), x, body=body, outputs=2, **axes)
+    return f"v{len(net.nodes) - 1}_1"
+
+
 def _recurrent(net, x, channels, kind):
     gates = {"GRU": 3, "LSTM": 4}[kind]
     x = net.op("Transpose", x, perm=[2, 0, 1])
@@ -178,6 +216,8 @@ def _layer(net, kind, x, channels):
         return _resize(net, x)
     if kind in ("prefix", "repeat", "table"):
         return {"prefix": _prefix, "repeat": _repeat, "table": _table}[kind](net, x, channels)
+    if kind in ("attend", "scan"):
+        return {"attend": _attend, "scan": _scan}[kind](net, x, channels)
     if kind == "split":
         return _split(net, x)
     if kind == "act":
