@@ -5,38 +5,22 @@ The last step of a schedule: it changes which thread computes a point, never how
 
 from __future__ import annotations
 
-from headrace.program.expr import Expr, walk
 from headrace.program.ir import Define
 from headrace.schedule import legal
 from headrace.schedule import steps as st
-from headrace.schedule.access import Facts
+from headrace.schedule.cost import estimate
 from headrace.targets.simd import Isa
 
 WORTH = 90_000  # cycles of a Define below which it stays whole: about 30 µs
 PART = 30_000  # least cycles of one part, many times what it costs to hand one out
 ROUNDS = 4  # most parts for each thread: more even out threads of different speed
-BYTES_PER_CYCLE = 8.0
-PORTS = 2  # vector instructions per cycle
-_COST = {
-    "load": 0.0,
-    "const": 0.0,
-    "var": 0.0,
-    "sym": 0.0,
-    "div": 4.0,
-    "sqrt": 6.0,
-    "fmod": 30.0,
-    "mod": 30.0,
-    "pow": 60.0,
-}
-_FUNCTION = 12.0  # vector instructions of exp, tanh, …
-_SIMPLE = frozenset("add sub mul neg abs min max select lt le eq ne and or xor not cast floor ceil round trunc".split())
 
 
 def share(define: Define, schedule: st.Schedule, isa: Isa, threads: int) -> st.Schedule:
     """The schedule, with a Parallel step behind it where `threads` make the Define faster."""
     if threads < 2 or any(isinstance(s, st.Parallel) for s in schedule):
         return schedule
-    work = cycles(define, schedule, isa)
+    work = estimate(define, schedule, isa).cycles
     if work < WORTH:
         return schedule
     most = min(int(work // PART), ROUNDS * threads)
@@ -47,28 +31,6 @@ def share(define: Define, schedule: st.Schedule, isa: Isa, threads: int) -> st.S
         if time < 0.9 * least and _is_legal(define, (*schedule, step)):
             best, least = step, time
     return schedule if best is None else (*schedule, best)
-
-
-def cycles(define: Define, schedule: st.Schedule, isa: Isa) -> float:
-    """A rough estimate of the cycles that a Define takes on one thread: arithmetic or memory, whichever is more."""
-    facts = Facts(define)
-    lanes = next((s.lanes for s in schedule if isinstance(s, st.Vectorize)), 1)
-    inner: dict[Expr, None] = {}
-    for r in facts.reductions:
-        inner.update(dict.fromkeys(walk(r.args[0])))
-    fused = sum(1 for r in facts.reductions if r.arg[0] == "sum" and r.args[0].op == "mul")
-    once = sum(_cost(n) for n in facts.nodes if n not in inner)
-    each = sum(_cost(n) for n in inner) + len(facts.reductions) - fused
-    arithmetic = facts.points * (once + each * facts.box) / (lanes * PORTS)
-    touched = {a.buffer: None for a in (*facts.loads, *facts.stores)}
-    return max(arithmetic, sum(b.nbytes for b in touched) / BYTES_PER_CYCLE)
-
-
-def _cost(e: Expr) -> float:
-    """Instructions of one operation."""
-    if e.dtype == "index" or e.op == "reduce":
-        return 0.0
-    return 1.0 if e.op in _SIMPLE else _COST.get(e.op, _FUNCTION)
 
 
 def _order(define: Define, schedule: st.Schedule) -> tuple[int, ...]:
