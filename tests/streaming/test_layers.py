@@ -98,6 +98,15 @@ def test_recurrence(kind, delayed, final) -> None:
     assert len(step.spec.finals) == (0 if not final else 2 if kind == "LSTM" else 1)
 
 
+@pytest.mark.parametrize("kind", ["GRU", "LSTM", "RNN"])
+@pytest.mark.parametrize("delayed", [False, True])
+def test_a_recurrence_of_a_large_step_is_one_node(kind, delayed) -> None:
+    """Also where the last states are outputs: the node itself stops at the end of the signal."""
+    step = stream(load(build(recurrent(kind, delayed, True))), {"x": 2}, chunk=16)
+    nodes = [n for n in step.ir.graph if n.op_type == kind]
+    assert len(nodes) == (2 if delayed else 1)  # the first frame of a block may lie before the signal
+
+
 @pytest.mark.parametrize("mask", ["range_less_where", "trilu", "alibi"])
 @pytest.mark.parametrize("rotary", [False, True])
 def test_causal_attention_remembers_a_stated_maximum(mask, rotary) -> None:

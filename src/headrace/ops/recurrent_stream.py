@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from headrace.graph.facts import dtype_name, label
-from headrace.ops.held import held, joined
+from headrace.ops.held import States, held, joined
 from headrace.ops.registry import stream
 from headrace.ops.timed import Emit, Final, Plan, Read, Site, Timed, TimeFact, framewise
 
@@ -55,12 +55,15 @@ def _run(e: Emit, site: Site, axis: int) -> Sequence[ir.Value | None]:
     """One node per stretch of frames that are all real or all outside; the state is held where outside."""
     states = _states(e, site)
 
-    def run(pieces: Sequence[ir.Value], now: Mapping[int, ir.Value]) -> tuple[list[ir.Value], list[ir.Value]]:
-        out = e.clone({0: pieces[0], 4: None, **now}, count=1 + len(now))
+    def run(pieces: Sequence[ir.Value], now: States, real: ir.Value | None) -> tuple[list[ir.Value], list[ir.Value]]:
+        lens = None
+        if real is not None:
+            lens = e.op("Expand", e.op("Cast", real, to=ir.DataType.INT32), e.const([_batch(site)]))
+        out = e.clone({0: pieces[0], 4: lens, **now}, count=1 + len(now))
         return out[:1], out[1:]
 
     before = {i: value for i, (_, value) in states.items()}
-    parts, after = held(e, 0, [(e.read(0), axis)], before, run, finals=e.used(1) or e.used(2))
+    parts, after = held(e, 0, [(e.read(0), axis)], before, run, finals=e.used(1) or e.used(2), counts=True)
     for i, (state, _) in states.items():
         e.keep(state, after[i])
     whole = joined(e, [part for (part,) in parts], axis)
@@ -105,12 +108,16 @@ def _states(e: Emit, site: Site) -> dict[int, tuple[ir.Value, ir.Value]]:
 
 def _state_dims(site: Site) -> list[int]:
     """[1, batch, hidden]; batch first where layout says so."""
-    hidden = int(site.dims(2)[-1])  # type: ignore[arg-type]
+    hidden, batch = int(site.dims(2)[-1]), _batch(site)  # type: ignore[arg-type]
+    return [batch, 1, hidden] if site.attr("layout", 0) else [1, batch, hidden]
+
+
+def _batch(site: Site) -> int:
     dims = site.dims(0)
     batch = dims[0] if site.attr("layout", 0) else dims[1]
     if not isinstance(batch, int):
         raise site.refuse("has a batch that depends on the length", "keep rows and time apart")
-    return [batch, 1, hidden] if site.attr("layout", 0) else [1, batch, hidden]
+    return batch
 
 
 def _dtype(site: Site) -> np.dtype[np.generic]:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from headrace.graph.facts import dtype_name
-from headrace.ops.held import held, joined
+from headrace.ops.held import States, held, joined
 from headrace.ops.registry import stream
 from headrace.ops.timed import Emit, Final, Out, Plan, Read, Site, Timed, same_clock
 
@@ -51,7 +51,7 @@ def _run(e: Emit, site: Site, carried: int, axes: Sequence[int], timed: Mapping[
     states = {i: _state(e, site, i) for i in range(carried)}
     body = site.attr("body")
 
-    def run(pieces: Sequence[ir.Value], now: Mapping[int, ir.Value]) -> tuple[list[ir.Value], list[ir.Value]]:
+    def run(pieces: Sequence[ir.Value], now: States, real: object) -> tuple[list[ir.Value], list[ir.Value]]:
         given = {**now, **{carried + k: piece for k, piece in enumerate(pieces)}}
         out = e.clone(given, body=e.body(body))
         return out[carried:], out[:carried]
