@@ -134,11 +134,23 @@ def test_traffic_of_a_product_is_that_of_a_cache(rows: int, registers: int, elem
     define = gemm(m, k, n)
     schedule = (st.Order((0, 1)), st.Vectorize(1, 8, registers), st.RegisterTile(0, rows), st.Pack())
     nest = Nest(Facts(define), schedule)
-    (inside,) = nest.reduced.values()
-    traffic = Traffic(define, [*nest.outer, *inside], nest.packed)
+    traffic = Traffic(define, nest)
     assert traffic.once == 4 * (m * k + k * n + m * n)
     expected = simulated(m, k, n, rows, 8 * registers, elements)
     assert 0.6 * expected <= traffic.into(4 * elements) <= 1.7 * expected
+
+
+def test_sums_of_different_lengths_do_not_disturb_each_other() -> None:
+    """The weights of one product are not read again for every step of another one beside it."""
+    b = Builder()
+    x, h = b.input("x", "f32", (512,)), b.input("h", "f32", (128,))
+    rng = np.random.default_rng(0)
+    w, u = (b.constant(rng.standard_normal((k, 256)).astype(np.float32)) for k in (512, 128))
+    b.output("y", b.compute((256,), lambda j: b.sum((512,), lambda r: x[r] * w[r, j])
+                            + b.sum((128,), lambda r: h[r] * u[r, j])))  # fmt: skip
+    traffic = Traffic(define := only(b), Nest(Facts(define), (st.Vectorize(0, 16, 4), st.Pack())))
+    assert traffic.once == 4 * (512 + 128 + 640 * 256 + 256)
+    assert traffic.into(8 << 10) < 1.1 * traffic.once
 
 
 @settings(max_examples=60, deadline=None)
@@ -147,8 +159,7 @@ def test_larger_caches_bring_in_less(seed: int) -> None:
     rng = random.Random(seed)
     for define in _defines(seed):
         nest = Nest(Facts(define), random_schedule(define, rng.randrange))
-        loops = [*nest.outer, *max(nest.reduced.values(), key=len, default=[])]
-        traffic = Traffic(define, loops, nest.packed)
+        traffic = Traffic(define, nest)
         found = [traffic.into(size) for size in (64, 1024, 1 << 14, 1 << 40)]
         assert found == sorted(found, reverse=True)
         assert found[-1] == traffic.once

@@ -132,7 +132,7 @@ def _cost(facts: Facts, schedule: st.Schedule, isa: Isa, machine: Machine, worki
         strides=found.lanewise,
         registers=spilled,
         caches=far,
-        loops=START * nest.tiles + (FOLD * facts.points * len(nest.reduced) if nest.along_reduction else 0.0),
+        loops=_starting(nest),
     )
 
 
@@ -176,6 +176,13 @@ def _move(out: _Instructions, nest: Nest, access: Access, count: float) -> None:
         out.lanewise += count * nest.lanes * (0.8 if step is not None else 1.2)
 
 
+def _starting(nest: Nest) -> float:
+    """Cycles to begin and to end all tiles: sums set to zero, their parts added up, lanes folded."""
+    sums = nest.tiles * nest.width * nest.ways * len(nest.reduced)
+    folds = nest.facts.points * len(nest.reduced) if nest.along_reduction else 0.0
+    return START * nest.tiles + sums / PORTS + FOLD * folds
+
+
 def _waiting(nest: Nest) -> float:
     """Cycles until all sums are there, if nothing else took time."""
     out = 0.0
@@ -203,11 +210,10 @@ def _spilled(nest: Nest, isa: Isa) -> float:
 
 
 def _far(nest: Nest, machine: Machine, working_set: float) -> float:
-    """Cycles of what comes from beyond the first cache."""
-    longest: list[Turn] = max(nest.reduced.values(), key=len, default=[])
-    traffic = Traffic(nest.facts.define, [*nest.outer, *longest], nest.packed)
-    cycles = 0.0
-    for _, size in machine.caches:
-        nbytes = traffic.into(size) - (traffic.once if working_set <= size else 0.0)
-        cycles += nbytes / machine.bandwidth(4 * size) * machine.ghz
-    return cycles
+    """Cycles of what comes from beyond the first cache: everything once from where the working set lies, and what
+    the loops bring in again."""
+    traffic = Traffic(nest.facts.define, nest)
+    again = sum((traffic.into(size) - traffic.once) / machine.bandwidth(4 * size) for _, size in machine.caches)
+    nearest = machine.caches[0][1] if machine.caches else 0
+    once = traffic.once / machine.bandwidth(working_set) if working_set > nearest else 0.0
+    return (again + once) * machine.ghz
