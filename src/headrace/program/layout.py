@@ -2,13 +2,16 @@
 
 A contraction with constants is vectorised along the axis that the constants have and the data does not
 (the output channels); that dimension moves innermost. Readers without constants follow what they read.
-Operands of contractions of data with data lie as program/operands.py says.
+Operands of contractions of data with data lie as program/operands.py says. Buffers that mostly hold what
+states held lie like those.
 Declared inputs, outputs and states keep their order.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from math import prod
 
 from headrace.program.expr import Expr, walk
 from headrace.program.index import free_vars
@@ -23,8 +26,9 @@ def choose_layout(module: Module, lanes: int) -> Module:
     pinned = {b for s in module.body for b in _carried(s)}
     _visit(module.body, wanted, lanes)
     body: Sequence[Statement] = module.body
+    kept = _kept(module, wanted)
     for buffer, d in wanted.items():
-        if buffer.space != "scratch" or buffer in pinned or d == len(buffer.shape) - 1:
+        if buffer.space != "scratch" or buffer in pinned | kept or d == len(buffer.shape) - 1:
             continue
         order = (*(k for k in range(len(buffer.shape)) if k != d), d)
         new = Buffer(buffer.name, buffer.dtype, tuple(buffer.shape[k] for k in order))
@@ -36,6 +40,25 @@ def choose_layout(module: Module, lanes: int) -> Module:
 
         body = move_buffer(body, buffer, new, place)
     return replace_body(module, copy_operands(body, lanes))
+
+
+def _kept(module: Module, wanted: dict[Buffer, int]) -> set[Buffer]:
+    """Buffers that mostly hold what states held: copying those across would cost more than it gains."""
+    fixed: set[Buffer | None] = {b for p in module.states for b in (p.buffer, p.update)}
+    copied: Counter[Buffer] = Counter()
+    made: Counter[Buffer] = Counter()
+    for s in module.body:
+        if not isinstance(s, Define):
+            continue
+        points = prod(a.bound for a in s.axes)
+        for st in s.stores:
+            if st.value.op == "load" and st.value.arg in fixed:
+                copied[st.buffer] += points
+            elif st.value.op == "load" and st.buffer in fixed:
+                copied[st.value.arg] += points
+            else:
+                made[st.buffer] += points
+    return {b for b in wanted if copied[b] > made[b]}
 
 
 def _carried(s: Statement) -> set[Buffer]:
