@@ -283,11 +283,8 @@ def _contract(program: Program | ModelLike, step: Model, offline: Model, options
     rest = {k: v for k, v in options.items() if k not in own}
     compiled = _compiled(program if isinstance(program, Program) else step, rest)
     facts = parse(stream_data(step) or {})
-    first = facts.inputs[0]
     kept: dict[str, Any] = {
         "constants": own.get("constants"),
-        "multiple": {first.name: facts.multiple} if facts.multiple > 1 else None,
-        "max_past": facts.max_past,
         **_made_with(stream_data(step) or {}),
     }
     known = _known_shapes(compiled, offline, stream_data(step) or {})
@@ -410,11 +407,7 @@ def _streamed_again(program: Program, offline: Model) -> Model:
     data = program.info.manifest["facts"]["stream"]
     axes = {name: port["axis"] for name, port in data["inputs"].items()}
     known = _known_shapes(program, offline, data)
-    multiple = {next(iter(axes)): data["multiple"]} if data["multiple"] > 1 else None
-    rest = _made_with(data)
-    step = stream(
-        offline, axes, shapes=known, multiple=multiple, max_past=data["max_past"], chunk=data["chunk"], **rest
-    )
+    step = stream(offline, axes, shapes=known, chunk=data["chunk"], **_made_with(data))
     if stream_data(step) != data:
         raise InvalidModel(
             f"{program.path} was compiled from a step model that was not saved; save it, and give it with model="
@@ -424,10 +417,13 @@ def _streamed_again(program: Program, offline: Model) -> Model:
 
 def _made_with(data: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of stream() with which a step model was made."""
+    name, port = next(iter(data["inputs"].items()))
+    multiple = {name: data["multiple"] * port["rate"][0]} if data["multiple"] > 1 else None
     window = data.get("window")
     made = {} if window is None else {"window": window["frames"], "hop": window["hop"]}
     lengths = {name: bound["input"] for name, bound in data.get("lengths", {}).items()}
-    return {**made, "align": data.get("align", False), "lengths": lengths}
+    align = data.get("align", False)
+    return {**made, "multiple": multiple, "max_past": data["max_past"], "align": align, "lengths": lengths}
 
 
 def _known_shapes(program: Program, offline: Model, data: Mapping[str, Any]) -> dict[str, tuple[int | str, ...]]:

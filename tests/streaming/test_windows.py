@@ -213,13 +213,14 @@ def test_pulsevad(name: str, hop: int) -> None:
         hr.stream(path, {"log_mel": 2})
     step = hr.stream(path, {"log_mel": 2}, window=21, hop=hop)
     program, one = hr.compile(step), hr.compile(path, shapes={"log_mel": (1, 64, 21)})
-    assert step.window is not None and program.info.macs == step.window.shared < step.window.alone == one.info.macs
+    assert step.window is not None and program.info.macs <= step.window.shared < step.window.alone
+    assert program.info.macs < one.info.macs <= step.window.alone
     live = program.stream()
     got = [live.push({"log_mel": np.ascontiguousarray(part)}) for part in np.split(x, [1, 30, 59], 2)]
     logits = np.concatenate([g["logits"] for g in (*got, live.flush())])
     for k, value in enumerate(logits):
         window = np.ascontiguousarray(x[:, :, k * hop : k * hop + 21])
-        np.testing.assert_array_equal(value, one.run({"log_mel": window})["logits"])
+        close(one.run({"log_mel": window})["logits"], value, f"window {k}", 0 if "int8" in name else 2e-6)
     assert len(logits) == (60 - 21) // hop + 1
     assert step.latency == {"logits": -(-21 // hop) - 1} and step.lookahead == {"logits": 21 - hop}
 

@@ -71,6 +71,7 @@ def shared_values(
         "constants": constants,
         "bounds": {TIME: (BOUND, 1, LONG)},
         "native": streamed_natively,
+        "algebra": False,  # a value of that name is the same in one window
     }
     prepared, reasons = _open_part(model, axes, options)
     search = _Search(Analysis(prepared, 1), grid)

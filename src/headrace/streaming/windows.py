@@ -101,7 +101,7 @@ def _one_window(
     constants: Mapping[str, Any] | None,
 ) -> Prepared:
     shapes = {n: tuple(grid.frames if i == axes.get(n) else d for i, d in enumerate(s)) for n, s in known.items()}
-    return prepare_open(model, shapes=shapes, constants=constants, native=streamed_natively)
+    return prepare_open(model, shapes=shapes, constants=constants, native=streamed_natively, algebra=False)
 
 
 def _taken_apart(one: Prepared, shared: Shared, grid: Grid) -> tuple[tuple[ir.Node, ...], tuple[Cut, ...]]:
