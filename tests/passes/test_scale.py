@@ -195,3 +195,19 @@ def ir_proto(prepared):
     import onnx_ir as ir
 
     return ir.to_proto(prepared.model)
+
+
+def test_a_chain_is_rounded_once():
+    """BatchNormalization, Mul and Add after a convolution, as Caffe writes them."""
+    first, constants = linear("Conv", "x", "m")
+    constants |= {**NORM, "c": array(6, 1, seed=9), "d": array(6, 1, seed=10)}
+    nodes = [first, norm("m", "n"), node("Mul", ["n", "c"], ["o"]), node("Add", ["o", "d"], ["y"])]
+    prepared = check_same(
+        model(nodes, {"x": ((2, 4, 7), F)}, {"y": ((2, 6, 7), F)}, constants), {"x": array(2, 4, 7)}, atol=1e-4
+    )
+    assert operators(prepared) == ["Conv"]
+    wide = {k: v.astype(np.float64) for k, v in constants.items()}
+    scale = wide["c"][:, 0] * wide["s"] / np.sqrt(wide["v"] + 1e-5)
+    exact = wide["w"] * scale[:, None, None]
+    got = prepared.constant(prepared.model.graph[0].inputs[1])
+    assert (np.abs(got - exact) <= 0.51 * np.finfo(F).eps * np.abs(exact)).all()

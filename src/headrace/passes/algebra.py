@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import onnx_ir as ir
 
 from headrace.graph.facts import label
@@ -48,8 +49,9 @@ def rewrite(root: ir.Graph, walk: Walk) -> None:
     """Apply RULES to every graph. All types and extents must be known, and what is unused be gone."""
     notes = Notes(walk.facts)
     rules = tuple(_with(rule, notes) for rule in RULES)
-    for graph in all_graphs(root):
-        walk_graph(graph, walk, rules)
+    with np.errstate(all="ignore"):  # what is out of range is not used
+        for graph in all_graphs(root):
+            walk_graph(graph, walk, rules)
     notes.finish()
 
 

@@ -27,7 +27,6 @@ from headrace.passes.linear import (
     constant,
     convolution,
     dense,
-    finite,
     is_inner,
     may_copy,
     spatial,
@@ -189,8 +188,8 @@ def _compose_dense(node: ir.Node, walk: Walk, notes: Notes) -> list[ir.Node] | N
         return None  # done with the Add that follows
     dims = facts.dims[node.outputs[0]]
     rows = product(*dims[:-1])
-    inner, middle = first.weights.shape
-    outputs = second.weights.shape[1]
+    inner, middle = first.matrix.shape
+    outputs = second.matrix.shape[1]
     work = dense_work(rows, inner, outputs)
     if not is_less(work, dense_work(rows, inner, middle) + dense_work(rows, middle, outputs), facts.symbols):
         return None
@@ -216,13 +215,11 @@ def _bias_follows(node: ir.Node, facts: Facts) -> bool:
 def _composed_dense(node: ir.Node, first: Dense, second: Dense, walk: Walk) -> list[ir.Node] | None:
     bias = second.bias
     if first.bias is not None:
-        bias = first.bias @ second.weights + (0 if bias is None else bias)
+        bias = first.bias @ second.weights() + (0 if bias is None else bias)
     kinds = {first.nodes[0].op_type, second.nodes[0].op_type}
     nodes = second.nodes if kinds == {"MatMul"} or second.nodes[0].op_type == "Gemm" else first.nodes
-    weights = first.weights @ second.weights
-    if not finite(weights):
-        return None
-    return write_dense(node, Dense(nodes, first.source, weights, bias), weights, bias, walk)
+    weights = first.weights() @ second.weights()
+    return write_dense(node, Dense(nodes, first.source, weights, 1.0, bias), weights, bias, walk)
 
 
 def _say(notes: Notes, first: ir.Node, second: ir.Node, before: Dim, after: Dim) -> None:

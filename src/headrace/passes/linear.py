@@ -57,15 +57,20 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Dense:
-    """source (…, K) times weights (K, N), plus bias (N,).
+    """source (…, K) times factor · matrix (K, N), plus bias (N,).
 
     nodes: a Gemm, a MatMul, or a MatMul and the Add after it; the last one makes the result.
     """
 
     nodes: tuple[ir.Node, ...]
     source: ir.Value
-    weights: F64
+    matrix: npt.NDArray[Any]
+    factor: float
     bias: F64 | None
+
+    def weights(self) -> F64:
+        """(K, N) in float64; made for every call."""
+        return self.matrix.astype(np.float64) * self.factor
 
 
 def write_convolution(make: Builder, inputs: Sequence[ir.Value | None], groups: int, window: Window) -> None:
@@ -113,14 +118,14 @@ def window_of(node: ir.Node, kernel: Sequence[int], facts: Facts) -> Window | No
 
 
 def convolution(node: ir.Node | None, facts: Facts) -> Convolution | None:
-    """Read a Conv whose weights and bias are finite constants; None for anything else."""
+    """Read a Conv whose weights and bias are constants; None for anything else."""
     if node is None or node.domain != "" or node.op_type != "Conv" or node.outputs[0].dtype not in FLOATS:
         return None
     source, weights = node.inputs[0], facts.constant(get_input(node, 1))
     bias = facts.constant(get_input(node, 2))
     if source is None or weights is None or (bias is None and get_input(node, 2) is not None):
         return None
-    if weights.size == 0 or not finite(weights) or (bias is not None and not finite(bias)):
+    if weights.size == 0:
         return None
     window = window_of(node, weights.shape[2:], facts)
     if window is None:
@@ -129,7 +134,7 @@ def convolution(node: ir.Node | None, facts: Facts) -> Convolution | None:
 
 
 def dense(value: ir.Value | None, facts: Facts) -> Dense | None:
-    """Read the product with a finite constant matrix that makes a value, with its bias if it has one."""
+    """Read the product with a constant matrix that makes a value, with its bias if it has one."""
     node = value.producer() if value is not None else None
     if node is None or node.domain != "" or node.outputs[0].dtype not in FLOATS:
         return None
@@ -146,9 +151,9 @@ def dense(value: ir.Value | None, facts: Facts) -> Dense | None:
             continue
         found = _matmul(product, facts)
         bias = None if found is None else along(constant, node, i, -1, facts)
-        if found is None or bias is None or not finite(bias):
+        if found is None or bias is None:
             return None
-        return Dense((product, node), found.source, found.weights, np.broadcast_to(bias, found.weights.shape[1:]))
+        return Dense((product, node), found.source, found.matrix, 1.0, np.broadcast_to(bias, found.matrix.shape[1:]))
     return None
 
 
@@ -157,22 +162,21 @@ def _matmul(node: ir.Node, facts: Facts) -> Dense | None:
     dims = facts.dims.get(source) if source is not None else None
     if source is None or dims is None or len(dims) < 2 or weights is None or weights.ndim != 2:
         return None
-    return Dense((node,), source, weights.astype(np.float64), None) if finite(weights) else None
+    return Dense((node,), source, weights, 1.0, None)
 
 
 def _gemm(node: ir.Node, facts: Facts) -> Dense | None:
     source, weights, added = node.inputs[0], facts.constant(node.inputs[1]), get_input(node, 2)
-    if source is None or weights is None or attribute(node, "transA", 0) or not finite(weights):
+    if source is None or weights is None or attribute(node, "transA", 0):
         return None
-    matrix = weights.astype(np.float64) * float(attribute(node, "alpha", 1.0))
-    matrix = matrix.T if attribute(node, "transB", 0) else matrix
+    matrix, factor = weights.T if attribute(node, "transB", 0) else weights, float(attribute(node, "alpha", 1.0))
     if added is None:
-        return Dense((node,), source, matrix, None)
+        return Dense((node,), source, matrix, factor, None)
     bias = facts.constant(added)
-    if bias is None or bias.ndim > 2 or (bias.ndim == 2 and bias.shape[0] != 1) or not finite(bias):
+    if bias is None or bias.ndim > 2 or (bias.ndim == 2 and bias.shape[0] != 1):
         return None
     row = bias.astype(np.float64).reshape(-1) * float(attribute(node, "beta", 1.0))
-    return Dense((node,), source, matrix, np.broadcast_to(row, matrix.shape[1:]))
+    return Dense((node,), source, matrix, factor, np.broadcast_to(row, matrix.shape[1:]))
 
 
 def along(constant: npt.NDArray[Any], node: ir.Node, i: int, axis: int, facts: Facts) -> F64 | None:

@@ -10,7 +10,8 @@ w·x − w·1000 is not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -20,6 +21,7 @@ from headrace.graph.rewrite import Builder, Walk, attribute, get_input
 from headrace.passes.linear import F64, FLOATS, Dense, along, constant, dense, finite, is_inner, may_copy, stand_in
 from headrace.passes.notes import Notes
 
+LINEAR = frozenset(("Conv", "ConvTranspose", "MatMul", "Gemm"))
 SCALING = frozenset(("BatchNormalization", "Mul", "Div", "Add", "Sub"))
 
 
@@ -81,37 +83,66 @@ def _batch_norm(node: ir.Node, facts: Facts) -> Affine | None:
 
 
 def absorb_after(node: ir.Node, walk: Walk, notes: Notes) -> list[ir.Node] | None:
-    """Let the convolution or product before a scale or offset do it."""
-    if node.op_type not in SCALING:
-        return None
+    """Let a convolution or product do all the scales and offsets that follow it; this node is the last."""
     facts = walk.facts
-    source = next((v for v in node.inputs if v is not None and v.producer() is not None), None)
-    if source is None or not is_inner(source, node):
+    nodes, linear = _chain(node, facts)
+    if linear is None or linear.domain != "" or linear.op_type not in LINEAR:
         return None
-    linear = source.producer()
-    assert linear is not None
-    if linear.op_type in ("Conv", "ConvTranspose"):
-        found = affine(node, 1, facts)
-        made = None if found is None else _scaled_convolution(node, linear, found, walk)
+    spatial = linear.op_type.startswith("Conv")
+    axis = 1 if spatial else len(facts.dims[linear.outputs[0]]) - 1
+    found = _product([affine(one, axis, facts) for one in reversed(nodes)])
+    if found is None or _goes_on(node, axis, facts):
+        return None
+    if spatial:
+        made = _scaled_convolution(node, linear, found, walk)
     else:
-        rank = len(facts.dims.get(source, ()))
-        product = dense(source, facts)
-        found = affine(node, rank - 1, facts) if product is not None else None
-        made = None if product is None or found is None else _scaled_dense(node, product, found, walk)
+        product = dense(linear.outputs[0], facts)
+        made = None if product is None else _scaled_dense(node, product, found, len(nodes), walk)
     if made is None:
         return None
-    notes.count(f"{node.op_type} is folded into the weights of {linear.op_type}", node)
+    for one in reversed(nodes):
+        notes.count(f"{one.op_type} is folded into the weights of {linear.op_type}", one)
     return stand_in(node, made, walk)
+
+
+def _chain(node: ir.Node, facts: Facts) -> tuple[list[ir.Node], ir.Node | None]:
+    """Nodes that may be scales, from this one back, and what they work on; each is read by the next alone."""
+    nodes: list[ir.Node] = []
+    at: ir.Node | None = node
+    while at is not None and at.domain == "" and at.op_type in SCALING:
+        nodes.append(at)
+        value = next((v for v in at.inputs if v is not None and facts.constant(v) is None), None)
+        at = value.producer() if value is not None and is_inner(value, at) else None
+    return nodes, at if nodes else None
+
+
+def _product(parts: Sequence[Affine | None]) -> Affine | None:
+    """All of them, the first one first, as one."""
+    total: Affine | None = None
+    for part in parts:
+        if part is None:
+            return None
+        if total is None:
+            total = part
+            continue
+        offset = part.offset
+        if total.offset is not None:
+            offset = total.offset * part.scale + (0 if offset is None else offset)
+        total = Affine(total.source, total.scale * part.scale, offset)
+    return total
+
+
+def _goes_on(node: ir.Node, axis: int, facts: Facts) -> bool:
+    """Whether a scale or offset follows, so that both are done with it and rounded once."""
+    value = node.outputs[0]
+    readers = [use.node for use in value.uses()]
+    return len(readers) == 1 and is_inner(value, readers[0]) and affine(readers[0], axis, facts) is not None
 
 
 def _scaled_convolution(node: ir.Node, linear: ir.Node, by: Affine, walk: Walk) -> list[ir.Node] | None:
     facts = walk.facts
-    if linear.domain != "":
-        return None
     weights, bias = facts.constant(linear.inputs[1]), facts.constant(get_input(linear, 2))
     if weights is None or (bias is None and get_input(linear, 2) is not None) or not may_copy(linear, 1):
-        return None
-    if not finite(weights) or (bias is not None and not finite(bias)):
         return None
     channels = facts.dims[linear.outputs[0]][1]
     if not isinstance(channels, int):
@@ -134,15 +165,14 @@ def _scaled_convolution(node: ir.Node, linear: ir.Node, by: Affine, walk: Walk) 
     return [like(linear, [linear.inputs[0], new, *([] if added is None else [added])], node, walk)]
 
 
-def _scaled_dense(node: ir.Node, product: Dense, by: Affine, walk: Walk) -> list[ir.Node] | None:
-    bare = product.bias is None and product.nodes[0].op_type == "MatMul"
-    if (bare and node.op_type in ("Add", "Sub") and (by.scale == 1).all()) or not may_copy(product.nodes[0], 1):
-        return None
-    outputs = product.weights.shape[1]
+def _scaled_dense(node: ir.Node, product: Dense, by: Affine, steps: int, walk: Walk) -> list[ir.Node] | None:
+    bare = product.nodes[0].op_type == "MatMul" and steps == 1 and bool((by.scale == 1).all())
+    if bare or not may_copy(product.nodes[0], 1):
+        return None  # a MatMul with its bias is as short as it gets
     bias = None if product.bias is None else product.bias * by.scale
     if by.offset is not None:
-        bias = np.broadcast_to(by.offset, (outputs,)) + (0 if bias is None else bias)
-    return write_dense(node, product, product.weights * by.scale, bias, walk)
+        bias = np.broadcast_to(by.offset, product.matrix.shape[1:]) + (0 if bias is None else bias)
+    return write_dense(node, product, product.weights() * by.scale, bias, walk)
 
 
 def absorb_before(node: ir.Node, walk: Walk, notes: Notes) -> list[ir.Node] | None:
@@ -150,16 +180,15 @@ def absorb_before(node: ir.Node, walk: Walk, notes: Notes) -> list[ir.Node] | No
     facts = walk.facts
     source = get_input(node, 0)
     scaling = source.producer() if source is not None and is_inner(source, node) else None
-    if node.domain != "" or scaling is None or node.op_type not in ("Conv", "ConvTranspose", "MatMul", "Gemm"):
+    if node.domain != "" or scaling is None or node.op_type not in LINEAR:
         return None
     if node.op_type in ("MatMul", "Gemm"):
         product = dense(node.outputs[0], facts)
         found = affine(scaling, len(facts.dims[node.outputs[0]]) - 1, facts) if product is not None else None
         if product is None or found is None or found.offset is not None or not may_copy(node, 1):
             return None
-        rows = product.weights * np.broadcast_to(found.scale, product.weights.shape[:1])[:, None]
-        moved = Dense(product.nodes, found.source, product.weights, product.bias)
-        made = write_dense(node, moved, rows, product.bias, walk)
+        rows = product.weights() * np.broadcast_to(found.scale, product.matrix.shape[:1])[:, None]
+        made = write_dense(node, replace(product, source=found.source), rows, product.bias, walk)
     else:
         found = affine(scaling, 1, facts)
         if found is None or found.offset is not None or not may_copy(node, 1):
@@ -174,7 +203,7 @@ def absorb_before(node: ir.Node, walk: Walk, notes: Notes) -> list[ir.Node] | No
 def _scaled_inputs(node: ir.Node, by: Affine, walk: Walk) -> list[ir.Node] | None:
     weights = walk.facts.constant(node.inputs[1])
     channels = walk.facts.dims[by.source][1]
-    if weights is None or not finite(weights) or not isinstance(channels, int):
+    if weights is None or not isinstance(channels, int):
         return None
     wide, scale = weights.astype(np.float64), np.broadcast_to(by.scale, (channels,))
     if node.op_type == "Conv":  # (outputs, inputs / groups, *kernel)

@@ -23,6 +23,7 @@ from headrace.passes.linear import (
     Convolution,
     Window,
     convolution,
+    finite,
     is_inner,
     may_copy,
     spatial,
@@ -96,7 +97,7 @@ def drop_taps(node: ir.Node, walk: Walk, notes: Notes) -> list[ir.Node] | None:
     cuts = [_cut(conv, a, extents[0][a], extents[1][a]) for a in range(len(conv.window.kernel))]
     if all(cut.first == 0 and cut.last == k - 1 for cut, k in zip(cuts, conv.window.kernel, strict=True)):
         return None
-    made = _shrunk(node, conv, cuts, walk)
+    made = _shrunk(node, conv, cuts, walk) if finite(conv.weights) else None
     if made is None:
         return None
     for a, cut in enumerate(cuts):
