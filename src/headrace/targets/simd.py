@@ -129,6 +129,7 @@ ISAS = {
         Isa("generic", 4, (), "", False, 16),
         Isa("x86-64", 4, (), "immintrin.h", False, 16),
         Isa("avx2", 8, _AVX2, "immintrin.h", True, 16),
+        Isa("avx2vnni", 8, ("avxvnni", *_AVX2), "immintrin.h", True, 16),
         Isa("avx512", 16, (*_AVX512, *_AVX2), "immintrin.h", True, 32),
         Isa("avx512vnni", 16, (*_AVX512, "avx512vnni", *_AVX2), "immintrin.h", True, 32),
         Isa("neon", 4, (), "arm_neon.h", True, 32),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from headrace.targets.vector_types import VType
 
 _PREFIX = {16: "_mm", 32: "_mm256", 64: "_mm512"}
-_LEVELS = {"x86-64": 0, "avx2": 1, "avx512": 2, "avx512vnni": 2}
+_LEVELS = {"x86-64": 0, "avx2": 1, "avx2vnni": 1, "avx512": 2, "avx512vnni": 2}
+_VNNI = {"avx2vnni": "dpbusd_avx", "avx512vnni": "dpbusd"}
 _ROUND = {"round": "0x08", "floor": "0x09", "ceil": "0x0a", "trunc": "0x0b"}
 
 # clang up to 22 exchanges operands when it merges a blend into vpternlog (LLVM issue 157929): results of bit
@@ -114,8 +115,8 @@ def _dot(name: str, level: int, t: VType) -> str | None:
     if t.elem.bits != 32 or t.bytes not in _PREFIX or t.bytes > 16 << level:
         return None
     p, _, r = _names(t)
-    if name == "avx512vnni":
-        return f"return ($T){p}_dpbusd_epi32(({r})c, ({r})a, ({r})b);"
+    if name in _VNNI:
+        return f"return ($T){p}_{_VNNI[name]}_epi32(({r})c, ({r})a, ({r})b);"
     low = f"{p}_set1_epi16(255)"
     low_bytes = f"({r})a & {low}" if t.bytes < 64 else f"_mm512_and_si512(({r})a, {low})"
     return f"""\
