@@ -11,7 +11,7 @@ from headrace.errors import NotStreamable, StreamFull
 from headrace.frontends.onnx import load
 from headrace.streaming.reference import ReferenceStream
 from headrace.streaming.rewrite import stream
-from tests.streaming.networks import I64, MASKS, attention, build, conv, length
+from tests.streaming.networks import END, I64, MASKS, attention, build, conv, length
 from tests.streaming.onestream import check
 
 LENGTHS = (1, 2, 3, 5, 8, 13, 22, 36)
@@ -345,3 +345,62 @@ def test_mask_of_real_frames_and_a_causal_one() -> None:
         return MASKS["range_less_where"](b, hide(b, s, b.op("Less", n, t)), n, t)
 
     check(build(lambda b: attention(b, mask)), {"x": 2}, LENGTHS, tol=1e-4, max_past=36)
+
+
+def shifted(b, products, total, count):
+    """[1, count, T, 2T - 1] to [1, count, T, T]: padded, reshaped and cut."""
+    one, two = total, b.op("Mul", total, ints(b, 2))
+    rows = b.op("Pad", products, ints(b, 0, 0, 0, 1, 0, 0, 0, 0))
+    rows = b.op("Reshape", rows, b.op("Concat", ints(b, 1, count), two, one, axis=0))
+    rows = b.op("Slice", rows, ints(b, 1), ints(b, END), ints(b, 2))
+    rows = b.op("Reshape", rows, b.op("Concat", ints(b, 1, count), one, b.op("Sub", two, ints(b, 1)), axis=0))
+    return b.op("Slice", rows, ints(b, 0), one, ints(b, 3))
+
+
+def transformer_xl(mask, learned=False, delayed=False, absolute=False):
+    """Attention with a row of positions for every distance: sines, or a table cut around its middle."""
+
+    def make(b):
+        x = conv(b, "x", (3, 3), 3, (1, 1)) if delayed else "x"
+        count = length(b, x, 2)
+        total = b.op("Unsqueeze", count, ints(b, 0))
+
+        def split(rows, perm):
+            return b.op("Transpose", b.op("Reshape", rows, ints(b, 1, -1, 2, 4)), perm=perm)
+
+        q, k, v = (split(rows, [0, 2, 1, 3]) for rows in heads(b, x))
+        if learned:
+            first, end = b.op("Sub", ints(b, 40), total), b.op("Add", ints(b, 39), total)
+            rows = b.op("Slice", b.normal((79, 6), 1), first, end, ints(b, 0))
+        else:
+            first = b.constant(0, I64) if absolute else b.op("Sub", b.constant(1, I64), count)
+            end = b.op("Sub", b.op("Add", count, count), b.constant(1, I64)) if absolute else count
+            far = b.op("Cast", b.op("Range", first, end, b.constant(1, I64)), to=TensorProto.FLOAT)
+            rows = b.op(
+                "Sin", b.op("Mul", b.op("Unsqueeze", far, ints(b, 1)), b.constant([[1, 0.5, 0.2, 0.1, 0.05, 2]]))
+            )
+        rows = split(b.op("MatMul", rows, b.normal((6, 8), 6)), [0, 2, 3, 1])
+        far = shifted(b, b.op("MatMul", b.op("Add", q, b.normal((1, 2, 1, 4), 1)), rows), total, 2)
+        near = b.op("MatMul", b.op("Add", q, b.normal((1, 2, 1, 4), 1)), b.op("Transpose", k, perm=[0, 1, 3, 2]))
+        numbers = b.op("Range", b.constant(0, I64), count, b.constant(1, I64))
+        scores = MASKS[mask](b, b.op("Mul", b.op("Add", near, far), b.constant(0.5)), numbers, count)
+        y = b.op("MatMul", b.op("Softmax", scores, axis=-1), v)
+        return b.op("Reshape", b.op("Transpose", y, perm=[0, 2, 1, 3]), ints(b, 1, -1, 8))
+
+    return make
+
+
+@pytest.mark.parametrize("mask", ["look-ahead", "trilu"])
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("delayed", [False, True])
+def test_shifted_products_with_relative_positions(mask, learned, delayed) -> None:
+    past = {"max_past": 36} if mask == "trilu" and not learned else {}
+    step = check(build(transformer_xl(mask, learned, delayed)), {"x": 2}, LENGTHS, chunks=(None, 2), tol=1e-4, **past)
+    assert step.spec.max_past == (40 if learned else 36 if past else None)
+    assert not step.spec.absolute
+
+
+def test_shifted_products_that_count_from_the_start_of_the_signal_are_refused() -> None:
+    """The same distance has another row in a longer signal."""
+    with pytest.raises(NotStreamable, match="not the same for every length"):
+        stream(load(build(transformer_xl("look-ahead", absolute=True))), {"x": 2})

@@ -72,6 +72,13 @@ def test_scan(name) -> None:
     assert list(step.receptive_field.values()) == [None]
 
 
+def test_the_offline_model_stays_as_it_is() -> None:
+    proto = build(NETS["plain"])
+    before = proto.SerializeToString()
+    stream(load(proto), {"x": 2})
+    assert proto.SerializeToString() == before
+
+
 def test_scan_from_inputs() -> None:
     """The initial value becomes a state of the stream; a side input is read by the body."""
     proto = last_has_no_time(build(lambda b: scanned(b, "x", "side", "start")))

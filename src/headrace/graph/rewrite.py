@@ -260,7 +260,7 @@ def clone_graph(
             name=rename(value.name or "value"),
             type=value.type,
             shape=value.shape,
-            const_value=value.const_value,
+            const_value=renamable(value.const_value),
         )
         values[value] = new
         return new
@@ -276,3 +276,10 @@ def clone_graph(
         initializers=initializers,
         name=graph.name,
     )
+
+
+def renamable(tensor: ir.TensorProtocol | None) -> ir.TensorProtocol | None:
+    """The same content; a tensor takes on the name of its value, and the original's may be the caller's own."""
+    if tensor is None or tensor.dtype == ir.DataType.STRING:
+        return tensor
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype)

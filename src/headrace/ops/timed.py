@@ -78,7 +78,7 @@ class LengthFact:
 
 @dataclass(frozen=True)
 class GridFact:
-    """A value with two time axes that depends on the two indexes only, such as a causal mask."""
+    """A value made of the length alone, most often with two time axes, such as a causal mask."""
 
     def __str__(self) -> str:
         return "[mask]"
@@ -96,7 +96,17 @@ class BandFact:
         return f"[scores, axes {self.rows} and {self.columns}]"
 
 
-Fact = Union[TimeFact, FinalFact, LengthFact, GridFact, BandFact]
+@dataclass(frozen=True)
+class RelativeFact:
+    """Products of every frame with rows made of the length alone, not yet shifted to frames by frames."""
+
+    product: ir.Node
+
+    def __str__(self) -> str:
+        return "[products with positions]"
+
+
+Fact = Union[TimeFact, FinalFact, LengthFact, GridFact, BandFact, RelativeFact]
 
 
 @dataclass(frozen=True)

@@ -118,9 +118,12 @@ def slice_extent(dim: Dim, start: Dim, end: Dim, step: int, facts: Facts) -> Dim
     A table of fixed size that is cut to the length of a signal is taken to be long enough; facts.limits
     says for which lengths.
     """
-    if isinstance(dim, int) and dim > 1 and isinstance(start, int) and start >= 0 and step == 1:
-        grows = isinstance(end, SymDim) and bool(end.symbols & facts.streamed)
-        if grows and interval(end, facts.symbols)[0] > start:
+    if isinstance(dim, int) and dim > 1 and step == 1 and isinstance(end, SymDim) and end.symbols & facts.streamed:
+        backwards = isinstance(start, SymDim) and bool(start.symbols & facts.streamed)
+        if backwards and interval(end - start, facts.symbols)[0] > 0 and interval(start, facts.symbols)[1] < dim:
+            facts.limits += [(end, dim), (-start, 0)]
+            return end - start
+        if isinstance(start, int) and start >= 0 and interval(end, facts.symbols)[0] > start:
             facts.limits.append((end, dim))
             return end - start
     first = _clamp(start, dim, step, facts)

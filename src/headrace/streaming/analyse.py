@@ -30,6 +30,7 @@ from headrace.ops.timed import (
     Pending,
     Plan,
     Read,
+    RelativeFact,
     Site,
     Timed,
     TimeFact,
@@ -128,7 +129,7 @@ def analyse(
             visit(node, result, pending)
     for value in graph.outputs:
         fact = result.time.get(value)
-        if isinstance(fact, BandFact | GridFact):
+        if isinstance(fact, BandFact | GridFact | RelativeFact):
             raise NotStreamable(
                 _producer(value),
                 f"output {value.name!r} holds every frame against every other",

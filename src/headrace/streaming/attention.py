@@ -31,10 +31,12 @@ from headrace.ops.timed import (
     LengthFact,
     Plan,
     Read,
+    RelativeFact,
     Timed,
     TimeFact,
     has_time,
 )
+from headrace.streaming import relative
 from headrace.streaming.grid import Grids, Pattern
 
 if TYPE_CHECKING:
@@ -47,11 +49,11 @@ HINT = "limit the past with a causal or windowed mask, or stream(…, max_past=N
 
 
 def is_grid(node: ir.Node, analysis: Analysis) -> bool:
-    """Whether a node makes a function of two frame numbers, or of one by way of two."""
-    time, grid = analysis.time, False
+    """Whether a node makes a function of two frame numbers, or of one by way of two or counted from the end."""
+    time, grid = analysis.time, _counts_back(node, analysis)
     for value in node.inputs:
         fact = time.get(value) if value is not None else None
-        if isinstance(fact, BandFact) or (isinstance(fact, TimeFact) and not fact.free):
+        if isinstance(fact, BandFact | RelativeFact) or (isinstance(fact, TimeFact) and not fact.free):
             return False
         if fact is None and value is not None and value.is_graph_input():
             return False
@@ -60,12 +62,23 @@ def is_grid(node: ir.Node, analysis: Analysis) -> bool:
     return any(sum(map(has_time, dims.get(v, ()))) >= (1 if grid else 2) for v in node.outputs if v.name)
 
 
+def _counts_back(node: ir.Node, analysis: Analysis) -> bool:
+    """Whether a Range or the Slice of a table starts at a place that depends on the length."""
+    index = {"Range": 0, "Slice": 1}.get(node.op_type)
+    content = analysis.prepared.facts.content(node.inputs[index]) if index is not None else None
+    return content is not None and any(isinstance(item, SymDim) for item in content.reshape(-1))
+
+
 def visit(node: ir.Node, analysis: Analysis) -> Plan | bool:
     """The plan of a product that ends an attention; True for a node inside one; else False."""
     time = analysis.time
     facts = [time.get(v) if v is not None else None for v in node.inputs]
+    if any(isinstance(f, RelativeFact) for f in facts):
+        if not relative.moves(node, analysis, facts):
+            raise _refuse(node, f"{node.op_type} uses products of every frame with positions", "shift them at once")
+        return True
     if not any(isinstance(f, BandFact) for f in facts):
-        return _starts(node, analysis, facts)
+        return _starts(node, analysis, facts) or relative.starts(node, analysis, facts)
     band = next(f for f in facts if isinstance(f, BandFact))
     if node.op_type in ("MatMul", "Einsum") and isinstance(facts[0], BandFact):
         return _ends(node, analysis, facts[1] if len(facts) == 2 else None)
@@ -184,24 +197,33 @@ def _ends(node: ir.Node, analysis: Analysis, values: object) -> Plan:
         phases = spans if len(spans) > 1 else ()
         return Read(value, lo=lo, hi=hi, edge=Edge(), past=pattern.unlimited, whole=True, phases=phases)
 
-    return Plan((Read(query), window(key), window(source)), (Timed(out),), chain.emit, f"past {past} keys and values")
+    for place, product in chain.shifted:
+        chain.positions(place, product, max(relative.SIZES))
+    others = tuple(Read(q) for _, product in chain.shifted if (q := product.inputs[0]) is not None)
+    reads = (Read(query), window(key), window(source), *others)
+    return Plan(reads, (Timed(out),), chain.emit, f"past {past} keys and values")
 
 
 @dataclass
 class Chain:
-    """The nodes from the product of queries and keys to the product with the values."""
+    """The nodes from the product of queries and keys to the product with the values.
+
+    shifted: products with relative positions, each with the value that it has become frames by frames.
+    """
 
     end: ir.Node
     scores: ir.Node
     analysis: Analysis
     grids: Grids
     masks: tuple[ir.Value, ...]
+    shifted: tuple[tuple[ir.Value, ir.Node], ...]
 
     @staticmethod
     def of(end: ir.Node, analysis: Analysis) -> Chain:
         """Follow the scores back to where they start. NotStreamable when two sets of scores meet."""
         starts: set[ir.Node] = set()
         masks: list[ir.Value] = []
+        shifted: dict[ir.Value, ir.Node] = {}
         queue = [end.inputs[0]]
         while queue:
             value = queue.pop()
@@ -211,8 +233,11 @@ class Chain:
             given = [v for v in node.inputs if v is not None]
             bands = [v for v in given if isinstance(analysis.time.get(v), BandFact)]
             masks += [v for v in given if bands and _mask(analysis.time.get(v))]
+            product = relative.product_of(node, analysis)
             if bands:
                 queue += bands
+            elif product is not None:
+                shifted[value] = product
             else:
                 starts.add(node)
         if len(starts) != 1:
@@ -226,7 +251,8 @@ class Chain:
         def refuse(reason: str, hint: str = HINT) -> NotStreamable:
             return _refuse(end, reason, hint)
 
-        return Chain(end, scores, analysis, Grids(analysis, scores, length, refuse), tuple(dict.fromkeys(masks)))
+        grids = Grids(analysis, frozenset([scores, *shifted.values()]), length, refuse)
+        return Chain(end, scores, analysis, grids, tuple(dict.fromkeys(masks)), tuple(shifted.items()))
 
     @cached_property
     def softmax(self) -> ir.Node | None:
@@ -235,9 +261,12 @@ class Chain:
         while True:
             node = value.producer() if value is not None else None
             assert node is not None
-            if node is self.scores or node.op_type == "Softmax":
-                return node if node is not self.scores else None
-            value = next(v for v in node.inputs if isinstance(self.analysis.time.get(v), BandFact))  # type: ignore[arg-type]
+            if node.op_type == "Softmax":
+                return node
+            bands = [v for v in node.inputs if v is not None and isinstance(self.analysis.time.get(v), BandFact)]
+            if not bands:
+                return None
+            value = bands[0]
 
     @cached_property
     def pattern(self) -> Pattern:
@@ -271,6 +300,10 @@ class Chain:
         if node is self.scores:
             made[value] = e.op(node.op_type, e.read(0), e.read(1), **dict(node.attributes))
             return made[value]
+        for k, (place, product) in enumerate(self.shifted):
+            if value is place:
+                made[value] = self._positions(e, e.read(3 + k), place, product)
+                return made[value]
         inputs: list[ir.Value | None] = []
         for given in node.inputs:
             fact = facts.get(given) if given is not None else None
@@ -284,6 +317,25 @@ class Chain:
                 inputs.append(e.fixed(given))
         made[value] = self._node(e, node, inputs, value)
         return made[value]
+
+    def positions(self, place: ir.Value, product: ir.Node, size: int) -> Array:
+        """What queries are multiplied with for every distance below `size`."""
+        content = relative.table(place, product, self.analysis, self.grids.largest(size))
+        if content is None:
+            raise _refuse(
+                product,
+                "attention has relative positions that are not the same for every length",
+                "make them of the distance alone",
+            )
+        return content
+
+    def _positions(self, e: Emit, query: ir.Value, place: ir.Value, product: ir.Node) -> ir.Value:
+        """Products of this block's queries with the positions of its window."""
+        rows, columns = self._places(e)
+        far = int(max(abs(columns[-1] - rows[0]), abs(columns[0] - rows[-1])))
+        content = self.positions(place, product, far + 2)
+        lead = [int(str(d)) for d in self.analysis.prepared.facts.dims[place][:-2]]
+        return relative.emit(e, query, rows, columns, content, lead)
 
     def _node(self, e: Emit, node: ir.Node, inputs: list[ir.Value | None], value: ir.Value) -> ir.Value:
         """A node on the rows of this block and the columns of its window."""

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from headrace.errors import NotStreamable
 from headrace.graph.facts import dtype_name, label
-from headrace.graph.rewrite import clone_graph
+from headrace.graph.rewrite import clone_graph, renamable
 from headrace.ops.timed import Edge, End, Fact, FinalFact, LengthFact, Plan, Read, TimeFact
 from headrace.streaming.analyse import Analysis, at
 from headrace.streaming.evaluate import first_frames
@@ -540,7 +540,7 @@ def static(writer: Writer, value: ir.Value, reader: str) -> ir.Value:
             name=writer.unique(value.name or "const"),
             type=ir.TensorType(tensor.dtype),
             shape=ir.Shape(tensor.shape.numpy()),
-            const_value=tensor,
+            const_value=renamable(tensor),
         )
         writer.constants[new.name or ""] = new
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from headrace.graph.symbolic import SymDim
+from headrace.graph.symbolic import Dim, SymDim
 from headrace.ops.timed import TIME, TimeFact
 
 if TYPE_CHECKING:
@@ -23,8 +23,18 @@ class CannotEvaluate(Exception):
     """The value depends on an input, or on an operator that the reference lacks."""
 
 
-def evaluate(value: ir.Value, frames: int, analysis: Analysis, scores: ir.Node | None = None, draw: int = 0) -> Array:
-    """A value for T = frames, time inputs and the outputs of `scores` taken as 0, or these as noise (draw not 0)."""
+def evaluate(
+    value: ir.Value,
+    frames: int,
+    analysis: Analysis,
+    scores: Collection[ir.Node] = (),
+    draw: int = 0,
+    numbered: bool = False,
+) -> Array:
+    """A value for T = frames, time inputs and the outputs of `scores` taken as 0.
+
+    draw: not 0 takes the outputs of `scores` as noise; numbered: as 0, 1, 2, …, in float64. CannotEvaluate.
+    """
     prepared = analysis.prepared
     fixed: dict[str, Array] = {}
     nodes: set[ir.Node] = set()
@@ -39,19 +49,30 @@ def evaluate(value: ir.Value, frames: int, analysis: Analysis, scores: ir.Node |
         elif content is not None:
             numbers = [_at(x, frames) for x in content.reshape(-1)]
             fixed[name] = np.array(numbers, kind).reshape(content.shape)
-        elif node is not None and node is scores and draw:
-            noise = np.random.default_rng(abs(draw)).standard_normal(
-                [_at(d, frames) for d in prepared.facts.dims[item]]
-            )
-            fixed[name] = (noise * np.sign(draw)).astype(kind)
-        elif (node is not None and node is scores) or (node is None and isinstance(analysis.time.get(item), TimeFact)):
-            fixed[name] = np.zeros([_at(d, frames) for d in prepared.facts.dims[item]], kind)
+        elif node in scores or (node is None and isinstance(analysis.time.get(item), TimeFact)):
+            dims = [_at(d, frames) for d in prepared.facts.dims[item]]
+            fixed[name] = _filler(dims, draw, numbered) if numbered else _filler(dims, draw, numbered).astype(kind)
         elif node is None:
             raise CannotEvaluate(f"it depends on the input {name!r}")
         elif node not in nodes:
             nodes.add(node)
             queue += [v for v in node.inputs if v is not None]
     return _run([n for n in prepared.model.graph if n in nodes], fixed, value)
+
+
+def _filler(dims: Sequence[int], draw: int, numbered: bool) -> Array:
+    if numbered:
+        return np.arange(np.prod(dims), dtype=np.float64).reshape(dims)
+    return np.random.default_rng(abs(draw)).standard_normal(dims) * np.sign(draw) if draw else np.zeros(dims)
+
+
+def frames_for(length: Dim, size: int, multiple: int) -> int | None:
+    """T for which a length has that value, or None."""
+    low, high = 0, 1 << 24
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _at(length, middle * multiple) <= size else (low, middle)
+    return low * multiple if _at(length, low * multiple) == size else None
 
 
 def first_frames(analysis: Analysis, value: ir.Value, count: int) -> Array:

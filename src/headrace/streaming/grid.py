@@ -12,7 +12,7 @@ import onnx_ir as ir
 from headrace.errors import NotStreamable
 from headrace.graph.symbolic import SymDim
 from headrace.ops.timed import TIME, has_time
-from headrace.streaming.evaluate import CannotEvaluate, evaluate
+from headrace.streaming.evaluate import CannotEvaluate, evaluate, frames_for
 
 if TYPE_CHECKING:
     from headrace.streaming.analyse import Analysis
@@ -38,11 +38,12 @@ class Pattern:
 class Grids:
     """Values over the rows and columns of one product of frames with frames.
 
-    length: how many rows there are, a formula in T. refuse: makes the refusal that names the node.
+    scores: the products; length: how many rows there are, a formula in T; refuse: makes the refusal that names
+    the node.
     """
 
     analysis: Analysis
-    scores: ir.Node
+    scores: frozenset[ir.Node]
     length: SymDim
     refuse: Refuse
     known: dict[tuple[ir.Value, int, int], Array] = field(default_factory=dict)
@@ -77,14 +78,10 @@ class Grids:
 
     def _frames(self, size: int) -> int:
         """T for which there are that many rows."""
-        step = self.analysis.multiple
-        low, high = 0, 1 << 24
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self.length.evaluate({TIME: middle * step}) <= size else (low, middle)
-        if self.length.evaluate({TIME: low * step}) != size:
+        frames = frames_for(self.length, size, self.analysis.multiple)
+        if frames is None:
             raise self.refuse("attention runs at a rate at which masks cannot be checked", "attend at the input's rate")
-        return low * step
+        return frames
 
     def pattern(self, seen: Callable[[int], Array], period: int) -> Pattern:
         """What `seen(size)`, bool [rows, columns], leaves open, the same in every block of frames."""
