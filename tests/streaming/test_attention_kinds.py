@@ -373,8 +373,9 @@ def transformer_xl(mask, learned=False, delayed=False, absolute=False):
             first, end = b.op("Sub", ints(b, 40), total), b.op("Add", ints(b, 39), total)
             rows = b.op("Slice", b.normal((79, 6), 1), first, end, ints(b, 0))
         else:
-            first = b.constant(0, I64) if absolute else b.op("Sub", b.constant(1, I64), count)
-            end = b.op("Sub", b.op("Add", count, count), b.constant(1, I64)) if absolute else count
+            first = count if absolute else b.op("Sub", b.constant(1, I64), count)
+            three = b.op("Mul", count, b.constant(3, I64))
+            end = b.op("Sub", three, b.constant(1, I64)) if absolute else count
             far = b.op("Cast", b.op("Range", first, end, b.constant(1, I64)), to=TensorProto.FLOAT)
             rows = b.op(
                 "Sin", b.op("Mul", b.op("Unsqueeze", far, ints(b, 1)), b.constant([[1, 0.5, 0.2, 0.1, 0.05, 2]]))
@@ -400,7 +401,7 @@ def test_shifted_products_with_relative_positions(mask, learned, delayed) -> Non
     assert not step.spec.absolute
 
 
-def test_shifted_products_that_count_from_the_start_of_the_signal_are_refused() -> None:
+def test_shifted_products_that_depend_on_the_length_are_refused() -> None:
     """The same distance has another row in a longer signal."""
     with pytest.raises(NotStreamable, match="not the same for every length"):
         stream(load(build(transformer_xl("look-ahead", absolute=True))), {"x": 2})
