@@ -8,7 +8,7 @@ import numpy as np
 
 from headrace.program import interp
 from headrace.program.build import Builder
-from headrace.program.expr import Axis, cast, check, const, fresh, index, load, select
+from headrace.program.expr import Axis, cast, check, const, fresh, index, load, make, select
 from headrace.program.ir import Define, Module, Store
 from headrace.program.optimise import optimise
 from tests.codegen.native import Fault, Native
@@ -137,3 +137,21 @@ def test_square_products_when_names_of_axes_meet() -> None:
         b.body.append(Define((i, j), (Store(out.buffer, (i.var, j.var), value),)))
         b.output(f"y{n}", out)
     agrees(b.module())
+
+
+def test_indices_divided_by_zeros_of_data() -> None:
+    """As integers of any other type: x / 0 is 0, x % 0 is x; no divisor stops the process."""
+    b = Builder()
+    x, y = b.input("x", "i64", (6,)), b.input("y", "i64", (6,))
+    for op in ("div", "floordiv", "mod"):
+
+        def quotient(i: Any, op: str = op) -> Any:
+            return cast(make(op, "index", (cast(x[i], "index"), cast(y[i], "index"))), "i64")
+
+        b.output(op, b.compute((6,), quotient))
+    least = np.iinfo(np.int64).min
+    feeds = {"x": np.array([7, -7, 7, -7, least, 5]), "y": np.array([0, 0, 2, 2, -1, -3])}
+    got = Native(b.module()).run(feeds)
+    assert got["div"].tolist() == [0, 0, 3, -3, least, -1]
+    assert got["floordiv"].tolist() == [0, 0, 3, -4, least, -2]
+    assert got["mod"].tolist() == [7, -7, 1, 1, 0, -1]

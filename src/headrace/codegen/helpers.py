@@ -1,5 +1,6 @@
-"""Small C functions that generated code calls beside the vector primitives: floor division of indices,
-integer powers. Each is written out only where its name occurs."""
+"""Small C functions that generated code calls beside the vector primitives: division of indices, where a
+divisor of zero gives 0 and leaves the dividend as the rest, as for other integers; integer powers. Each is
+written out only where its name occurs."""
 
 from __future__ import annotations
 
@@ -16,9 +17,18 @@ static inline __attribute__((always_inline, unused)) int32_t load_word(const uin
     return (int32_t)((uint32_t)p[0] | (n > 1 ? (uint32_t)p[1] << 8 : 0) | (n > 2 ? (uint32_t)p[2] << 16 : 0));
 }
 """,
+    "index_div": """\
+static inline ptrdiff_t index_div(ptrdiff_t a, ptrdiff_t b)
+{
+    if (b == 0) return 0;
+    return b == -1 ? (ptrdiff_t)(0 - (size_t)a) : a / b;
+}
+""",
     "index_floordiv": """\
 static inline ptrdiff_t index_floordiv(ptrdiff_t a, ptrdiff_t b)
 {
+    if (b == 0) return 0;
+    if (b == -1) return (ptrdiff_t)(0 - (size_t)a);
     ptrdiff_t q = a / b;
     return q - (a % b != 0 && (a % b < 0) != (b < 0));
 }
@@ -26,6 +36,8 @@ static inline ptrdiff_t index_floordiv(ptrdiff_t a, ptrdiff_t b)
     "index_mod": """\
 static inline ptrdiff_t index_mod(ptrdiff_t a, ptrdiff_t b)
 {
+    if (b == 0) return a;
+    if (b == -1) return 0;
     ptrdiff_t r = a % b;
     return r != 0 && (r < 0) != (b < 0) ? r + b : r;
 }

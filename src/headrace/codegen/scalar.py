@@ -90,7 +90,7 @@ def index_op(op: str, a: str, b: str, x: Expr, y: Expr) -> str:
         sign = "<" if op == "min" else ">"
         return f"({a} {sign} {b} ? {a} : {b})"
     if op == "div":
-        return f"({a} / {b})"
+        return f"({a} / {b})" if bounds(y)[0] > 0 else f"index_div({a}, {b})"
     plain = bounds(x)[0] >= 0 and bounds(y)[0] > 0
     if op == "floordiv":
         return f"({a} / {b})" if plain else f"index_floordiv({a}, {b})"
