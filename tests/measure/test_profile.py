@@ -111,7 +111,10 @@ def test_the_text_is_the_same_but_for_the_marks(network: hr.Program) -> None:
     source = (network.path / f"{name}.c").read_text()
     text = marked(source, name, [k.name for k in network.info.kernels])
     assert text.count("    HR_MARK();\n") == len(network.info.kernels)
-    assert source.rstrip("\n") in text.replace("    HR_MARK();\n", "")
+    assert source.rstrip("\n") in text
+    start = source.index(f"int {name}_run(")
+    function = source[start : source.index("\n}\n", start)]
+    assert function.replace(f"{name}_run", f"static int {name}_marked")[4:] in text.replace("    HR_MARK();\n", "")
 
 
 def test_c_of_another_version_is_refused(network: hr.Program) -> None:
@@ -174,7 +177,9 @@ def test_a_step_model_far_from_its_ends(make: Callable[..., Model]) -> None:
         {"x": ("float32", (1, 4, "T"))}, {"y": ("float32", (1, 4, "T"))}, {"w": w},
     )  # fmt: skip
     program = hr.compile(hr.stream(model, {"x": 2}))
-    assert hr.profile(program, seconds=0.05).us > 0
+    steady = program.info.manifest["facts"]["steady"]
+    report = hr.profile(program, seconds=0.05)
+    assert report.us > 0 and [k.kernel.name for k in report.kernels] == [k["name"] for k in steady]
 
 
 def test_evicted_calls_take_longer(network: hr.Program) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 from headrace.codegen import vmath
 from headrace.codegen.account import info
@@ -84,6 +85,7 @@ def generate(
             "notes": list(module.notes),
             **({"threads": threads} if threads > 1 else {}),
             **({"entries": [v.isa.name for v in variants]} if wider else {}),
+            **_steady_facts(last, touched),
         },
     )
 
@@ -181,6 +183,14 @@ def _port(b: Buffer, field: str, symbols: set[str]) -> Port:
             raise UnsupportedOperator(b.space, b.name, "codegen", f"its extent is {e}; {hint}")
         shape.append(text)
     return Port(b.name, numpy_dtype(b.dtype).name, tuple(shape), field, 0, b.nbytes)
+
+
+def _steady_facts(section: Section, touched: int) -> dict[str, object]:
+    """The kernels of NAME_steady, as those of NAME_run stand in the manifest."""
+    if section.steady_kernels is None:
+        return {}
+    kernels, memory = section.steady_kernels
+    return {"steady": [asdict(info(k, memory, section.isa, touched)) for k in kernels]}
 
 
 def _working_set(layout: Layout, memory_bytes: int) -> int:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from headrace.errors import Error
 
-NOT_MARKED = -1001  # NAME_calls: the run did not come by the marks
 CALL = re.compile(r"\s+(?:\w+_share\(.* (\w+_k\d+)_part, .*|(\w+_k\d+)\(.*)\);$")
 CLOCK = """\
 #include <stdint.h>
@@ -37,22 +36,25 @@ static uint64_t *hr_mark;
 """
 
 
-def marked(source: str, name: str, kernels: Sequence[str]) -> str:
-    """NAME.c with a mark after each kernel of NAME_run, or of that part of it for one instruction set whose
-    kernels these are, and two functions that use them.
+def marked(source: str, name: str, kernels: Sequence[str], entry: str = "run") -> str:
+    """NAME.c and behind it NAME_marked: NAME_<entry> once more with a mark after each of its kernels.
 
-    NAME_calls(run, state, scratch, weights, in, out, other, other_bytes, calls, marks, stamps): call `run`,
-    which is NAME_run of this text or of any other library; stamps[calls][marks] gets the clock before, after
-    each kernel (this text only) and after each call; `other_bytes` of other memory are touched before.
+    entry: "run", or "steady" for the steps of a stream far from both ends; of several for different
+    instruction sets, the one that calls `kernels`. Two functions use it:
+
+    NAME_calls(run, state, scratch, weights, in, out, other, other_bytes, calls, marks, stamps): call NAME_marked,
+    or without marks (marks is 2) `run`, or where that is NULL the entry of this text; stamps[calls][marks] gets
+    the clock before, after each kernel and after each call; `other_bytes` of other memory are touched before.
     NAME_marks(count, stamps): marks without anything between. Error when the text does not call `kernels`.
     """
     lines = source.splitlines()
+    head = re.compile(rf"(?:static )?int {name}_{entry}\w*(?=\(.*\)$)")
     for start, line in enumerate(lines):
-        if line.startswith(f"int {name}_run"):
+        if head.match(line):
             stop = next((n for n in range(start, len(lines)) if lines[n] == "}"), len(lines))
-            body, found = _marked(lines[start:stop])
+            body, found = _marked([head.sub(f"static int {name}_marked", line), *lines[start + 1 : stop + 1]])
             if found == list(kernels):
-                return "\n".join([CLOCK, *lines[:start], *body, *lines[stop:], _calls(name)])
+                return "\n".join([CLOCK, *lines, "", *body, _calls(name, entry)])
     raise Error(f"{name}.c does not call its kernels as this version writes it; compile the model again")
 
 
@@ -68,22 +70,22 @@ def _marked(lines: Sequence[str]) -> tuple[list[str], list[str]]:
     return out, found
 
 
-def _calls(name: str) -> str:
+def _calls(name: str, entry: str) -> str:
     return f"""
-typedef int {name}_run_function(void *, void *, const void *, const {name}_inputs *, const {name}_outputs *);
+typedef int {name}_entry(void *, void *, const void *, const {name}_inputs *, const {name}_outputs *);
 
-int {name}_calls({name}_run_function *run, void *state, void *scratch, const void *weights, const {name}_inputs *in,
+int {name}_calls({name}_entry *run, void *state, void *scratch, const void *weights, const {name}_inputs *in,
     const {name}_outputs *out, volatile unsigned char *other, size_t other_bytes, size_t calls, size_t marks,
     uint64_t *stamps)
 {{
+    {name}_entry *const called = marks > 2 ? {name}_marked : run ? run : {name}_{entry};
     for (size_t n = 0; n < calls; ++n, stamps += marks) {{
         for (size_t i = 0; i < other_bytes; i += 64) other[i] = (unsigned char)(other[i] + 1);
         hr_mark = stamps + 1;
         stamps[0] = hr_ticks();
-        const int code = run ? run(state, scratch, weights, in, out) : {name}_run(state, scratch, weights, in, out);
+        const int code = called(state, scratch, weights, in, out);
         stamps[marks - 1] = hr_ticks();
         if (code) return code;
-        if (!run && hr_mark != stamps + marks - 1) return {NOT_MARKED};
     }}
     return 0;
 }}

@@ -29,7 +29,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class Section:
-    """The C of one variant. types: what stands before the kernels; steady: the entry of that name, or ""."""
+    """The C of one variant. types: what stands before the kernels; steady: the entry of that name, or "".
+
+    steady_kernels: those that it calls, and the memory plan of its module; None without it.
+    """
 
     isa: Isa
     layout: Layout
@@ -38,6 +41,7 @@ class Section:
     body: str
     steady: str
     scratch_bytes: int
+    steady_kernels: tuple[list[Kernel], Plan] | None = None
 
     def run(self, entry: str = "run") -> str:
         """C text of NAME_<entry>."""
@@ -63,18 +67,20 @@ def section(
     writer = KernelWriter(prefix, isa.target_attribute, isa.lanes, schedule, memory, layout.threads)
     kernels = [writer.kernel(s) for s in variant.module.body if not _idle(s, memory)]
     steady, types, scratch_bytes = "", writer.typedefs(), memory.scratch_bytes
+    steady_kernels = None
     if variant.steady is not None:
         other = replace(writer, plan=plan(variant.steady, ALIGN))
-        steady = _steady(layout, variant.steady, other, steady_entry)
+        called = [other.kernel(s) for s in variant.steady.body if not _idle(s, other.plan)]
+        steady = _steady(layout, variant.steady, other.plan, called, steady_entry)
+        steady_kernels = (called, other.plan)
         types += "".join(line for line in other.typedefs().splitlines(True) if line not in types)
         scratch_bytes = max(scratch_bytes, other.plan.scratch_bytes)
-    return Section(isa, layout, kernels, types, "\n".join(writer.texts), steady, scratch_bytes)
+    return Section(isa, layout, kernels, types, "\n".join(writer.texts), steady, scratch_bytes, steady_kernels)
 
 
-def _steady(layout: Layout, steady: Module, writer: KernelWriter, entry: str) -> str:
+def _steady(layout: Layout, steady: Module, memory: Plan, kernels: list[Kernel], entry: str) -> str:
     """The same as NAME_run on the same state, for the module with fixed position and valid."""
-    memory, ports = writer.plan, {p.name: p for p in layout.inputs}
-    kernels = [writer.kernel(s) for s in steady.body if not _idle(s, memory)]
+    ports = {p.name: p for p in layout.inputs}
     inputs = tuple(ports[b.name] for b in steady.inputs)
     assert state_places(layout.module, layout.plan) == state_places(steady, memory)
     assert len(steady.outputs) == len(layout.outputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from headrace.artifact.bridge import Call
 from headrace.artifact.ports import Array, numpy_dtype
 from headrace.artifact.program import Program
 from headrace.codegen.generated import KernelInfo
-from headrace.codegen.marks import NOT_MARKED, marked
+from headrace.codegen.marks import marked
 from headrace.codegen.stream_plan import parse
 from headrace.errors import Error, TargetError
 from headrace.measure.gap import reasons
@@ -51,7 +51,7 @@ def profile(
 
     The program's C is compiled again by the same toolchain with a clock read after every kernel; calls of
     that library and of the program's own take turns for about `seconds`. inputs: arrays for the program's
-    inputs, else seeded random ones (of a step model: a step far from both ends); evict: touch 4 MB before
+    inputs, else seeded random ones (of a step model a step far from both ends is timed); evict: touch 4 MB before
     every call; remeasure: measure the limits of this machine again, else once for a processor and compiler.
     Of a program for several instruction sets the widest is timed.
 
@@ -61,16 +61,20 @@ def profile(
     manifest = program.info.manifest
     target = get_target(manifest["target"]["name"])
     target = replace(target, isa=[target.isa, *target.wider][-1])
+    lacking = target.missing_here()
+    if lacking:
+        raise TargetError(f"the kernels of {program.path} are described for other instructions: they need {lacking}")
     toolchain = find_toolchain(manifest["toolchain"]["kind"], manifest["target"]["triple"])
     machine = this_machine(target, toolchain, remeasure)
     given = _inputs(program, inputs, seed)
     instance = program.instance()
     shapes = {name: value.shape for name, value in program.instance().run(given).items()}
     taken = {name: np.zeros(shapes[name], numpy_dtype(spec.dtype)) for name, spec in program.outputs.items()}
-    library = MarkedLibrary(program, target, toolchain)
-    found = library.measure(instance.entry, instance.arguments(given, taken), seconds, evict)
+    entry, kernels = _entry(program)
+    library = MarkedLibrary(program, target, toolchain, entry, [k.name for k in kernels])
+    own = instance.entry if entry == "run" else 0
+    found = library.measure(own, instance.arguments(given, taken), seconds, evict)
     io_bytes = sum(value.nbytes for value in (*given.values(), *taken.values()))
-    kernels = program.info.kernels
     weights = min(program.info.weight_bytes, sum(k.constant_bytes for k in kernels))  # of these instructions
     between = program.info.memory_bytes + io_bytes + weights + (EVICT_BYTES if evict else 0)
     return ProfileReport(
@@ -87,6 +91,16 @@ def profile(
         working_set=between,
         kernels=tuple(_kernel(k, found.inner[:, n], machine, between) for n, k in enumerate(kernels)),
         trace=tuple(tuple(float(us) for us in row) for row in found.trace),
+    )
+
+
+def _entry(program: Program) -> tuple[str, tuple[KernelInfo, ...]]:
+    """The entry that most calls take, and its kernels."""
+    steady = program.info.manifest["facts"].get("steady")
+    if steady is None:
+        return "run", program.info.kernels
+    return "steady", tuple(
+        KernelInfo(**{**k, "nodes": tuple(k["nodes"]), "schedule": tuple(k["schedule"])}) for k in steady
     )
 
 
@@ -137,12 +151,14 @@ class Found:
 class MarkedLibrary:
     """A program's C with marks, compiled and loaded."""
 
-    def __init__(self, program: Program, target: Target, toolchain: Toolchain) -> None:
+    def __init__(
+        self, program: Program, target: Target, toolchain: Toolchain, entry: str, kernels: Sequence[str]
+    ) -> None:
         manifest = program.info.manifest
         self.name: str = manifest["name"]
-        self.marks = len(program.info.kernels) + 2
+        self.marks = len(kernels) + 2
         source = (program.path / f"{self.name}.c").read_text(encoding="utf-8")
-        text = marked(source, self.name, [k.name for k in program.info.kernels])
+        text = marked(source, self.name, kernels, entry)
         with tempfile.TemporaryDirectory(prefix="headrace-profile-") as name:
             folder = Path(name)
             (folder / f"{self.name}.h").write_bytes((program.path / f"{self.name}.h").read_bytes())
@@ -157,14 +173,15 @@ class MarkedLibrary:
         self._marks.argtypes = [size, pointer]
 
     def measure(self, entry: int, call: Call, seconds: float, evict: bool) -> Found:
-        """Let `entry`, the program's own NAME_run, and the marked one take turns."""
+        """Let the program's own entry (at `entry`, or where that is 0 the one of this library) and the marked one
+        take turns."""
         other = np.zeros(EVICT_BYTES if evict else 0, np.uint8)
         begun = time.perf_counter_ns()
-        start = int(self._run(entry, call, other, 1)[0, 0])
+        start = int(self._run(entry, call, other, 1, 2)[0, 0])
         count, whole, inner = self._count(entry, call, other, seconds), [], []
         for _ in range(ROUNDS):
-            whole.append(self._run(entry, call, other, count))
-            inner.append(self._run(0, call, other, count))
+            whole.append(self._run(entry, call, other, count, 2))
+            inner.append(self._run(entry, call, other, count, self.marks))
         last = inner[-1]
         ns = (time.perf_counter_ns() - begun) / (int(last[-1, -1]) - start)
         mark = self._overhead()
@@ -183,18 +200,16 @@ class MarkedLibrary:
         """Calls in a round, after a tenth of the time to warm up."""
         begun, calls = time.perf_counter(), 0
         while (spent := time.perf_counter() - begun) < seconds / 10 or calls == 0:
-            self._run(entry, call, other, 1 + calls // 4)
+            self._run(entry, call, other, 1 + calls // 4, 2)
             calls += 1 + calls // 4
         return max(1, min(int(0.9 * seconds / (2 * ROUNDS) / (spent / calls)), STAMPS // ROUNDS // self.marks))
 
-    def _run(self, entry: int, call: Call, other: Array, count: int) -> Ticks:
-        stamps = np.zeros((count, self.marks), np.uint64)
+    def _run(self, entry: int, call: Call, other: Array, count: int, marks: int) -> Ticks:
+        stamps = np.zeros((count, marks), np.uint64)
         code = self._calls(
             entry or None, call.state, call.scratch, call.weights, call.inputs, call.outputs,
-            other.ctypes.data, len(other), count, self.marks, stamps.ctypes.data,
+            other.ctypes.data, len(other), count, marks, stamps.ctypes.data,
         )  # fmt: skip
-        if code == NOT_MARKED:
-            raise TargetError(f"{self.name} runs here by other instructions than its kernels are described for")
         if code:
             raise Error(f"{self.name}_run returned error {code}; its header says what that means")
         return stamps
