@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
 import threading
@@ -83,22 +82,27 @@ def test_many_instances_in_many_threads(programs: dict[int, hr.Program]) -> None
     assert not wrong
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
-def test_threads_end_with_the_program() -> None:
-    def tasks() -> int:
-        return len(list(Path("/proc/self/task").iterdir()))
+END = """
+import gc, os, sys, numpy as np, headrace as hr
+def tasks():
+    return len(os.listdir("/proc/self/task"))
+x = np.ones((96, 256), np.float32)
+before = tasks()
+program = hr.open(sys.argv[1])
+assert tasks() == before, "threads start with the first instance"
+instance = program.instance()
+assert tasks() == before + 2
+del program
+instance.run({"x": x})
+del instance
+gc.collect()
+assert tasks() == before
+"""
 
-    gc.collect()  # programs of other tests
-    before = tasks()
-    program = hr.compile(network(), threads=4)
-    assert tasks() == before, "threads start with the first instance"
-    instance = program.instance()
-    assert tasks() == before + 3
-    del program
-    instance.run({"x": given()})
-    del instance
-    gc.collect()
-    assert tasks() == before
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_threads_end_with_the_program(programs: dict[int, hr.Program]) -> None:
+    run_script(END, programs[3])
 
 
 FORK = """
@@ -119,9 +123,12 @@ assert instance.run({"x": x})["y"].tobytes() == wanted
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no fork here")
 def test_a_child_of_fork_computes_the_same(programs: dict[int, hr.Program]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FORK, str(programs[3].path)], capture_output=True, text=True, timeout=60, check=False
-    )
+    run_script(FORK, programs[3])
+
+
+def run_script(text: str, program: hr.Program) -> None:
+    command = [sys.executable, "-c", text, str(program.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
 
 
