@@ -30,6 +30,7 @@ MEMORY = {
     "store_n",
     "load_strided",
     "store_strided",
+    "load_transposed",
     "gather",
     "lo",
     "hi",
@@ -100,6 +101,9 @@ def memory_kernels(t: VType) -> str:
         f"void m_load_n_{n}(const {e} *a, {e} *r, int n) {{ hr_store_{n}(r, hr_load_n_{n}(a, n)); }}",
         f"void m_from_{n}(const {e} *a, {e} *r, int n) {{ hr_store_{n}(r, hr_load_strided_{n}(a, n)); }}",
         f"void m_to_{n}(const {e} *a, {e} *r, int n) {{ hr_store_strided_{n}(r, n, hr_load_{n}(a)); }}",
+        f"void m_turn_{n}(const {e} *a, {e} *r, int n) {{ {t.c} t[{lanes}];\n"
+        f"    hr_load_transposed_{n}(a, n, t);\n"
+        f"    for (int i = 0; i < {lanes}; i++) hr_store_{n}(r + i * {lanes}, t[i]); }}",
         f"void m_gather_{n}(const {e} *a, {e} *r, const int32_t *i) {{\n    hr_store_{n}(r, hr_gather_{n}(a, i)); }}",
         f"void m_iota_{n}(const {e} *a, {e} *r, int n) {{ (void)a; (void)n;\n    hr_store_{n}(r, hr_iota_{n}()); }}",
     ]

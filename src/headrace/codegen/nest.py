@@ -15,9 +15,11 @@ from headrace.codegen.emit import Emitter
 from headrace.codegen.pack import Packer, Range
 from headrace.codegen.reduction import ReductionEmitter
 from headrace.codegen.scope import Scope
+from headrace.codegen.transpose import emit_transposed
 from headrace.program.expr import Axis, Expr, Extent, index, substitute, var
 from headrace.program.ir import Define
 from headrace.schedule import steps as st
+from headrace.schedule.steps import reductions
 
 Mapping = dict[Expr, Expr]
 Points = Callable[[Expr], list[Expr]]  # the base of a tile → the points of the axis in it
@@ -230,6 +232,11 @@ class NestEmitter:
         n = columns if outer_is_row else lines  # how many stand together now
         return [p for k in range(n) for p in points[k::n]]
 
+    def _is_square(self) -> bool:
+        """Whether a tile has a row for every lane, and nothing but rows and lanes."""
+        rows = list(self.rows.values())
+        return self.vector is not None and rows == [self.vector.lanes] and not reductions(self.define)
+
     def _body(self, scope: Scope, tile: Tile) -> None:
         tile = replace(tile, points=self._in_order(tile.points))
         maps = self.packer.region(self.define, tile.ranges, tile.points, self.reduction) if self.pack else None
@@ -239,6 +246,8 @@ class NestEmitter:
             for s in self.define.stores:
                 value = substitute(substitute(s.value, packed), p)
                 roots.append((s, tuple(substitute(i, p) for i in s.index), value))
+        if self._is_square():
+            emit_transposed(self.emitter, scope, [r[2] for r in roots])
         self.reduction.prepare(self.emitter, scope, [r[2] for r in roots])
         for _, _, value in roots:
             self.emitter.value(value, scope)

@@ -21,6 +21,7 @@ LATENCY = 4  # cycles of a multiply-add
 PORTS = 2  # multiply-adds, or loads, per cycle
 WIDE = 12  # sums in registers that also hide the latency of loads
 MAX_ROWS = 16
+TURNED = frozenset(("f32", "i32"))  # element types of square tiles that are turned in registers
 L1_PANEL = 24 << 10  # bytes of constants that stay in the first and second cache between rows of tiles
 L2_PANEL = 1 << 20
 NEAR = 1.03  # tiles that cost about the same: the one with the least code
@@ -96,6 +97,11 @@ class Heuristic:
     # --- along an axis of the result -------------------------------------------------------------
 
     def _along_axis(self, facts: Facts, vector: int, order: tuple[int, ...]) -> st.Schedule:
+        square = self._square(facts, vector)
+        if square is not None:
+            vector, turned = square
+            order = (*(n for n in order if n not in square), vector, turned)
+            return (st.Order(order), st.Vectorize(vector, self.isa.lanes), st.RegisterTile(turned, self.isa.lanes))
         rows = self._row_axis(facts, vector)
         registers, count = self._tile(facts, vector, rows)
         steps: list[st.Step] = [st.Order(self._order(facts, vector, rows, order))]
@@ -109,6 +115,21 @@ class Heuristic:
             if any(a.packable for a in facts.loads):
                 steps.append(st.Pack())
         return tuple(steps)
+
+    def _square(self, facts: Facts, vector: int) -> tuple[int, int] | None:
+        """(axis along which the stores are contiguous, axis along which strided loads are), when that transposes."""
+        lanes = self.isa.lanes
+        if facts.reduced or lanes < 4:
+            return None
+        along = [n for n, a in enumerate(facts.axes) if all(s.step(a.var) == 1 for s in facts.stores)]
+        for n in (vector, *along):
+            v = facts.axes[n]
+            strided = [a for a in facts.loads if a.buffer.dtype in TURNED and abs(a.step(v.var) or 0) > 1]
+            for m, a in enumerate(facts.axes):
+                fits = n in along and m != n and min(a.bound, v.bound) >= lanes
+                if fits and (n == vector or m == vector) and any(x.step(a.var) == 1 for x in strided):
+                    return n, m
+        return None
 
     def _row_axis(self, facts: Facts, vector: int) -> int | None:
         """The axis along which the most vector loads can be shared."""

@@ -38,6 +38,13 @@ SIGNATURES = _table(
     _S("store_n", "void", "E *p, int n, T a", "fiu", "first n (0 ≤ n ≤ L) lanes; writes nothing beyond"),
     _S("load_strided", "T", "const E *p, ptrdiff_t step", "fiu", "lane i from p[i * step]"),
     _S("store_strided", "void", "E *p, ptrdiff_t step, T a", "fiu", "lane i to p[i * step]"),
+    _S(
+        "load_transposed",
+        "void",
+        "const E *p, ptrdiff_t step, T *out",
+        "fiu",
+        "lane i of out[j] from p[i * step + j], for 0 ≤ i, j < L",
+    ),
     _S("gather", "T", "const E *p, const int32_t *index", "fiu", "lane i from p[index[i]]"),
     _S("splat", "T", "E a", "fiu", "a in every lane"),
     _S("iota", "T", "void", "fiu", "0, 1, 2, …"),

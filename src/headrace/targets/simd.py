@@ -30,6 +30,7 @@ T type, E element, M mask, S source type, H type of half the lanes:
     void hr_store_n_T(E *p, int n, T a): first n (0 ≤ n ≤ L) lanes; writes nothing beyond
     T hr_load_strided_T(const E *p, ptrdiff_t step): lane i from p[i * step]
     void hr_store_strided_T(E *p, ptrdiff_t step, T a): lane i to p[i * step]
+    void hr_load_transposed_T(const E *p, ptrdiff_t step, T *out): lane i of out[j] from p[i * step + j]
     T hr_gather_T(const E *p, const int32_t *index): lane i from p[index[i]]
     T hr_splat_T(E a): a in every lane
     T hr_iota_T(void): 0, 1, 2, …

@@ -231,6 +231,7 @@ _SCALAR_MEMORY = {
     "store_n": "if (n > 0) *p = a;",
     "load_strided": "(void)step;\nreturn *p;",
     "store_strided": "(void)step;\n*p = a;",
+    "load_transposed": "(void)step;\n*out = *p;",
     "gather": "return p[*index];",
     "splat": "return a;",
     "iota": "return 0;",
@@ -255,6 +256,8 @@ def _memory(op: str, t: VType) -> str:
             return f"$T r = {{{values}}};\nreturn r;"
         case "store_strided":
             return "\n".join(f"p[{i} * step] = a[{i}];" for i in lanes)
+        case "load_transposed":
+            return "\n".join(f"out[{i}] = load_strided$(p + {i}, step);" for i in lanes)
         case "gather":
             return f"$T r = {{{', '.join(f'p[index[{i}]]' for i in lanes)}}};\nreturn r;"
         case "splat":

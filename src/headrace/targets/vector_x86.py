@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from headrace.targets.vector_transpose import transposed
 from headrace.targets.vector_types import VType
 
 _PREFIX = {16: "_mm", 32: "_mm256", 64: "_mm512"}
@@ -29,6 +30,8 @@ def body(name: str, op: str, t: VType, s: VType | None) -> str | None:
         return None
     if op in ("lo", "hi", "cat"):
         return _halves(op, t)
+    if op == "load_transposed":
+        return transposed(t) if t.elem.bits == 32 else None
     text = _float(level, op, t) if t.elem.kind == "f" else _int(level, op, t)
     return text or _masked(level, op, t) or _blend(level, op, t)
 
