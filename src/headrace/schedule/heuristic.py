@@ -19,7 +19,7 @@ from headrace.targets.simd import Isa
 
 LATENCY = 4  # cycles of a multiply-add
 PORTS = 2  # multiply-adds, or loads, per cycle
-WIDE = 12  # sums in registers that also hide the latency of loads
+WIDE = 16  # sums in registers that also hide the latency of loads
 MAX_ROWS = 16
 TURNED = frozenset(("f32", "i32"))  # element types of square tiles that are turned in registers
 L1_PANEL = 24 << 10  # bytes of constants that stay in the first and second cache between rows of tiles
