@@ -181,6 +181,61 @@ def test_what_does_not_fit() -> None:
         hr.stream(fixed, {"x": 2})
 
 
+def extent(b: Builder, x: str, axis: int) -> str:
+    return b.op("Gather", b.op("Shape", x), b.constant([axis], I64), axis=0)
+
+
+def heads(b: Builder) -> str:
+    """Unmasked attention; the reshape to heads is computed from extents."""
+    y = b.op("Transpose", b.op("Relu", conv(b, "x", (3, 4), 3)), perm=[0, 2, 1])
+    y = b.op("Reshape", y, b.op("Concat", extent(b, "x", 0), extent(b, y, 1), b.constant([2, 2], I64), axis=0))
+    y = b.op("Transpose", y, perm=[0, 2, 1, 3])
+    weights = b.op("Softmax", b.op("MatMul", y, b.op("Transpose", y, perm=[0, 1, 3, 2])), axis=-1)
+    return b.op("ReduceMean", b.op("MatMul", weights, y), b.constant([2], I64), keepdims=0)
+
+
+def positions(b: Builder) -> str:
+    """Each frame adds the row of a table for its place in the window; the table is longer than the window."""
+    y = b.op("Transpose", conv(b, "x", (3, 4), 3, stride=2), perm=[0, 2, 1])
+    table = b.constant(b.rng.standard_normal((1, 50, 4)))
+    rows = b.op("Slice", table, b.constant([0], I64), extent(b, y, 1), b.constant([1], I64))
+    return b.op("ReduceMax", b.op("Add", y, rows), b.constant([1], I64), keepdims=0)
+
+
+def causal(b: Builder) -> str:
+    """A mask made of ranges: in a window the past begins with the window."""
+    y = b.op("Transpose", conv(b, "x", (3, 4), 2), perm=[0, 2, 1])
+    place = b.op("Range", b.constant(0, I64), b.op("Squeeze", extent(b, y, 1)), b.constant(1, I64))
+    column, row = (b.op("Unsqueeze", place, b.constant([axis], I64)) for axis in (0, 1))
+    scores = b.op("MatMul", y, b.op("Transpose", y, perm=[0, 2, 1]))
+    scores = b.op("Where", b.op("LessOrEqual", column, row), scores, b.constant(-1e9))
+    y = b.op("MatMul", b.op("Softmax", scores, axis=-1), y)
+    return b.op("ReduceMean", b.op("MatMul", y, b.normal((4, 4), 4)), b.constant([1], I64), keepdims=0)
+
+
+def divided(b: Builder) -> str:
+    """A sum divided by the number of frames, behind a layer that doubles the rate."""
+    y = b.op("Resize", "x", "", b.constant([1, 1, 2]), mode="nearest", coordinate_transformation_mode="asymmetric",
+             nearest_mode="floor")  # fmt: skip
+    y = conv(b, y, (3, 4), 3)
+    total = b.op("ReduceSum", y, b.constant([2], I64), keepdims=0)
+    return b.op("Div", total, b.op("Cast", extent(b, y, 2), to=TensorProto.FLOAT))
+
+
+@pytest.mark.parametrize("make", [heads, positions, causal, divided])
+def test_what_depends_on_the_window(make: Any) -> None:
+    net, rng = build(make, rank=3 if make is heads else 2), np.random.default_rng(3)
+    for frames, hop in ((9, 1), (14, 2), (14, 3)):
+        chunk = hr.stream(net, {"x": 2}, window=frames, hop=hop).chunk
+        x = rng.standard_normal((1, 3, 40)).astype(np.float32)
+        want = window_by_window(net, x, frames, hop)
+        for factor in (1, 2):
+            step = hr.stream(net, {"x": 2}, window=frames, hop=hop, chunk=factor * chunk)
+            got = stream_of(ReferenceStream(step), x, cuts(40, rng))
+            for name in want:
+                close(want[name], got[name], f"windows of {frames}, hop {hop}, {factor} a step")
+
+
 def test_inner_graphs_are_refused() -> None:
     def branch(name: str, value: float) -> onnx.GraphProto:
         constant = helper.make_node("Constant", [], [name], value_float=value)
