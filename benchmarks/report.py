@@ -36,7 +36,7 @@ def write_report(results: Sequence[Result], growth: Result | None = None) -> str
     peers = list(dict.fromkeys(name for result in good for name in result["bench"]["peers"]))
     parts = [
         _head(good[0], peers, good),
-        *_goals(good),
+        *_goals(good, growth or {}),
         *_race("Bound calls", good, peers, "bench", "bound", "bound_ratio"),
         *_race("Plain calls", good, peers, "bench", "plain", "ratio"),
         *_race("Evicted, bound calls", good, peers, "evicted", "bound", "bound_ratio"),
@@ -104,11 +104,11 @@ def _means(results: Sequence[Result], peers: Sequence[str], run: str, ratio: str
     return ["", f"Geometric mean of the ratios: {', '.join(texts)}."] if texts else []
 
 
-def _goals(results: Sequence[Result]) -> list[str]:
+def _goals(results: Sequence[Result], growth: Result) -> list[str]:
     """The table of goals, with those that were not reached in bold."""
     lines = ["", "## Goals", "", "The fastest rival's time divided by ours, unless a line says otherwise.", ""]
     lines += [_row(["", "wanted", "found"]), _row(["---", "--:", "--:"])]
-    for goal in goals(results):
+    for goal in goals(results, growth):
         found = "not measured" if goal.found is None else f"{goal.found:.2f}"
         lines.append(_row([goal.what, f"{goal.wanted:.2f}", found if goal.reached else f"**{found}**"]))
     return lines

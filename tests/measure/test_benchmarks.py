@@ -117,6 +117,14 @@ def test_goals_that_were_not_measured_are_not_reached(result: dict[str, Any]) ->
     assert means[0].found == pytest.approx(8.0)
 
 
+def test_growth_beside_plain_c_is_on_the_page(result: dict[str, Any]) -> None:
+    rows = [{"size": "16 channels", "us": 2.0, "plain C": 1.0, "tract": None}]
+    page = write_report([result], {"channels": rows, "streams": [{"streams": 4, "headrace": 8.0}]})
+    assert "| plain C / streamed, 16 channels | 0.77 | **0.50** |" in page
+    assert "| 16 channels | 2.00 | 1.00 | — |" in page and "| 4 | 8.00 |" in page
+    assert "Not measured: it broke." in write_report([result], {"name": "growth", "error": "it broke"})
+
+
 # --- the baseline ------------------------------------------------------------------------------------
 
 
