@@ -192,24 +192,34 @@ def _stream(arguments: argparse.Namespace) -> int:
     step.save(arguments.out)
     report = None
     if arguments.verify:
-        with _progress("trying the contract"):
-            report = verbs.verify(step, model=arguments.model, constants=options.get("constants"))
+        with _progress("compiling the step model") as status:
+            report = verbs.verify(
+                step,
+                model=arguments.model,
+                constants=options.get("constants"),
+                progress=lambda clause: status.update(f"trying the contract: {clause}"),
+            )
     if arguments.json:
         facts = json.loads(step.metadata["headrace.stream"])
         _print_json({"path": arguments.out, **facts, **({"verify": report.to_dict()} if report else {})})
     else:
         print(f"{arguments.out}: {step.chunk} input frame(s) per step")
-        for name, latency in step.latency.items():
-            field = step.receptive_field[name]
-            print(
-                f"  {name}: {step.ratio[name]:g} frame(s) per input frame, latency {latency}, "
-                f"look-ahead {step.lookahead[name]}, receptive field {'unbounded' if field is None else field}"
-            )
         if step.window is not None:
             print(f"  {step.window}")
-        if report:
-            print(report.table())
+        print(report.table() if report else _promises(step))
     return DONE if report is None or report.ok else FAILED
+
+
+def _promises(step: Any) -> str:
+    """Times of every output of a step model, a line each."""
+    lines = []
+    for name, latency in step.latency.items():
+        field = step.receptive_field[name]
+        lines.append(
+            f"  {name}: {step.ratio[name]:g} frame(s) per input frame, latency {latency}, "
+            f"look-ahead {step.lookahead[name]}, receptive field {'unbounded' if field is None else f'{field} frames'}"
+        )
+    return "\n".join(lines)
 
 
 def _compile(arguments: argparse.Namespace) -> int:

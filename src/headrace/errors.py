@@ -28,12 +28,14 @@ class UnsupportedOperator(Error):
 class NotStreamable(Error):
     """No exact step program exists for this model.
 
-    node: name of the node that needs what is not there yet; reason: why; hint: what would help.
+    node: name of the node that needs what is not there yet, "" where it is no single one; reason: why; hint:
+    what would help.
     """
 
     def __init__(self, node: str, reason: str, hint: str) -> None:
         self.node, self.reason, self.hint = node, reason, hint
-        super().__init__(f"node {node!r} cannot stream: {reason}. {hint}")
+        subject = f"node {node!r}" if node else "the model"
+        super().__init__(f"{subject} cannot stream: {reason.rstrip('.')}; {hint}")
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
         return type(self), (self.node, self.reason, self.hint)

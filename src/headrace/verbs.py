@@ -234,7 +234,7 @@ def verify(
 
     Of a step model, or a program compiled from one, with the offline model as `model` (or where its file
     still lies): the whole streaming contract; `constants` are those of hr.stream(), and `lengths`, `cuttings`
-    and `seed` say what is tried.
+    and `seed` say what is tried; `progress` is called with the name of each clause.
 
     inputs: arrays for one run or for consecutive runs, beside random ones; reference: "onnxruntime",
     "onnx" (onnx.reference) or another Program; layers: compare layer by layer always, never, or (None)
@@ -279,7 +279,7 @@ def _contract(program: Program | ModelLike, step: Model, offline: Model, options
     from headrace.codegen.stream_plan import parse
     from headrace.measure.contract import contract
 
-    own = {k: v for k, v in options.items() if k in ("constants", "lengths", "cuttings", "seed")}
+    own = {k: v for k, v in options.items() if k in ("constants", "lengths", "cuttings", "seed", "progress")}
     rest = {k: v for k, v in options.items() if k not in own}
     compiled = _compiled(program if isinstance(program, Program) else step, rest)
     facts = parse(stream_data(step) or {})

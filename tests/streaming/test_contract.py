@@ -16,6 +16,7 @@ from headrace.measure.contract_report import BROKEN, HOLDS, UNTESTED, ContractRe
 from headrace.measure.perturb import Reach
 from tests.artifact import stepmodels
 from tests.artifact.stepmodels import ALL, model_of, weights
+from tests.streaming.networks import attention, build
 
 
 def states(report: ContractReport) -> dict[str, str]:
@@ -50,6 +51,20 @@ def test_rows_of_a_batch() -> None:
     proto.graph.output[0].type.tensor_type.shape.dim[0].ClearField("dim_value")
     report = verified(hr.stream(proto, {"x": 2}), proto)
     assert report.ok and states(report)["rows of a batch"] == HOLDS, report.table()
+
+
+def test_a_stated_maximum() -> None:
+    """Signals up to it are tried, and one frame more is refused."""
+    proto = build(lambda b: attention(b, "trilu"))
+    report = verified(hr.stream(proto, {"x": 2}, max_past=20), proto)
+    assert report.ok and report.lengths[-1] == 20, report.table()
+    assert next(c for c in report.clauses if c.name == "flush and reset").detail.endswith("full after 20 frames")
+
+
+def test_the_progress_is_told() -> None:
+    offline, told = stepmodels.causal(), []
+    report = verified(offline.step(), offline.proto, lengths=[4], progress=told.append)
+    assert told == [clause.name for clause in report.clauses]
 
 
 def test_of_a_program_and_of_an_artifact(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from headrace.errors import NotStreamable
 from headrace.frontends.onnx import load
 from headrace.streaming.rewrite import stream
+from zoo.build import Builder
 
 
 def model(nodes, constants=None, dims=(1, 3, "T"), outputs=(("y", None),)) -> onnx.ModelProto:
@@ -135,3 +136,17 @@ def test_wrong_arguments(options, text) -> None:
     proto = model([node("Conv", ["x", "w"], strides=[2])], {"w": weights(2, 3, 3)})
     with pytest.raises(ValueError, match=text):
         stream(load(proto), **options)
+
+
+def test_a_forgotten_time_axis() -> None:
+    """Two inputs of one length: the message gives the axes to write."""
+    b = Builder(np.random.default_rng(0))
+    b.nodes.append(helper.make_node("Add", ["x", "z"], ["y"]))
+    model = b.model("two", {"x": (1, 3, "T"), "z": (1, "T")}, {"y": (1, 3, "T")})
+    with pytest.raises(ValueError, match=r"'z' is as long as time input 'x'.*axes=\{'x': 2, 'z': 1\}"):
+        stream(load(model), {"x": 2})
+
+
+def test_a_refusal_of_the_whole_model_names_no_node() -> None:
+    error = NotStreamable("", "it is odd.", "make it even")
+    assert str(error) == "the model cannot stream: it is odd; make it even"

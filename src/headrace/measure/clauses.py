@@ -14,7 +14,7 @@ from headrace.artifact.ports import Array
 from headrace.artifact.program import Program
 from headrace.artifact.stream import Stream
 from headrace.codegen.stream_plan import StreamFacts
-from headrace.errors import Error
+from headrace.errors import Error, StreamFull
 from headrace.measure.contract_subject import Arrays, Broken, Subject, Untested
 from headrace.measure.perturb import perturbed
 from headrace.measure.reference import Run, open_reference
@@ -236,7 +236,23 @@ def _reset(subject: Subject, lengths: tuple[int, ...], cuttings: int) -> str:
         for name, value in streamed(subject, stream, signal, [frames]).items():
             if value.tobytes() != once[name].tobytes():
                 raise Broken(f"output {name!r} differs after reset()")
-    return "after a flush and in the middle, bit for bit"
+    return "after a flush and in the middle, bit for bit" + _full(subject, stream)
+
+
+def _full(subject: Subject, stream: Stream) -> str:
+    """A stream with a stated maximum says so when it is reached, and takes nothing more."""
+    facts = subject.facts
+    if facts.max_past is None:
+        return ""
+    unit = int(np.lcm(facts.chunk, facts.multiple))
+    most = facts.max_past // unit * unit
+    stream.reset()
+    stream.push(subject.signal(most))
+    try:
+        stream.push(subject.signal(facts.max_past - most + unit))
+    except StreamFull:
+        return f"; full after {facts.max_past} frames"
+    raise Broken(f"{facts.max_past + unit} frames were taken, {facts.max_past} is the stated maximum")
 
 
 def _rows(subject: Subject, lengths: tuple[int, ...], cuttings: int) -> str:

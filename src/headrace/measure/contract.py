@@ -29,17 +29,23 @@ def contract(
     lengths: Sequence[int] | None = None,
     cuttings: int = 6,
     seed: int = 0,
+    progress: Callable[[str], object] | None = None,
 ) -> ContractReport:
     """Try every clause of the streaming contract (docs/design/streaming.md).
 
-    lengths: of the signals, in input frames; cuttings: random ones per length. Outputs must agree with
-    the offline model: integers bit for bit, floats with at most twice its own error against float64, in
-    onnxruntime or (where that is not enough) compiled by `whole`, plus 1e-6 of scale.
+    lengths: of the signals, in input frames; cuttings: random ones per length; progress: is told the name of each
+    clause before it is tried. Outputs must agree with the offline model: integers bit for bit, floats with at
+    most twice its own error against float64, in onnxruntime or (where that is not enough) compiled by `whole`,
+    plus 1e-6 of scale.
     Raises ReferenceFailed when onnxruntime cannot run the models.
     """
     subject = Subject(program, step, offline, dict(constants or {}), seed, again, whole)
     tried = tuple(lengths or _lengths(subject))
-    clauses = [_clause(subject, name, check, tried, cuttings) for name, check in CLAUSES]
+    clauses = []
+    for name, check in CLAUSES:
+        if progress is not None:
+            progress(name)
+        clauses.append(_clause(subject, name, check, tried, cuttings))
     about = subject.told["outputs"]
     outputs = tuple(
         OutputTime(o.name, o.rate[0] / o.rate[1], about[o.name]["latency"], about[o.name]["lookahead"],
@@ -71,8 +77,9 @@ def _lengths(subject: Subject) -> list[int]:
     most = -(-max(LONG, 2 * span, least + span) // unit) * unit
     step = -(-facts.chunk // unit) * unit
     found = {least, least + unit, least + step + unit, (least + most) // 2 // unit * unit, most}
-    limit = facts.max_past
-    return sorted(n for n in found if n >= least and (limit is None or n <= limit))
+    if facts.max_past is not None:
+        found = {min(n, facts.max_past // unit * unit) for n in found}
+    return sorted(n for n in found if n >= least)
 
 
 def _clause(subject: Subject, name: str, check: Callable[..., str], lengths: tuple[int, ...], cuttings: int) -> Clause:

@@ -36,7 +36,10 @@ def perturbed(
                 fault = reaches[out.name].fault(told[out.name])
                 if fault:
                     return f"changing frame {t} of {lane.name!r}: {fault}", ""
-    return "", "; ".join(reach.seen(told[name]) for name, reach in reaches.items())
+    seen: dict[str, list[str]] = {}
+    for name, reach in reaches.items():
+        seen.setdefault(reach.seen(told[name]), []).append(name)
+    return "", "; ".join(f"{', '.join(names)}: {text}" for text, names in seen.items())
 
 
 @dataclass
@@ -80,10 +83,10 @@ class Reach:
 
     def seen(self, told: Mapping[str, Any]) -> str:
         if self.ahead is None:
-            return f"{self.out.name}: no frame changed anything"
+            return "no frame changed anything"
         stated = "unbounded" if told["receptive_field"] is None else told["receptive_field"]
         look = f"look-ahead {max(0, self.ahead)} seen, {told['lookahead']} stated"
-        return f"{self.out.name}: {look}; field {self.field} seen, {stated} stated"
+        return f"{look}, field {self.field} seen, {stated} stated"
 
 
 def own(out: Lane, frame: int) -> int:

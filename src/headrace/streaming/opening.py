@@ -24,7 +24,7 @@ def prepare_open(model: Model, **options: Any) -> Prepared:
     except (InvalidModel, ValueError) as error:
         raise NotStreamable(
             "",
-            f"the model does not hold for every length of the signal: {error}",
+            f"it does not hold for every length of the signal: {error}",
             "export it with the time axis dynamic, and check shapes that were written down as numbers",
         ) from error
 
@@ -81,8 +81,22 @@ def known_shapes(
         dims = tuple(shapes.get(name, spec.shape))
         if dims == ("...",):
             raise ValueError(f"input {name!r} has no declared rank: give its shape with shapes=")
+        if name not in axes:
+            _check_length(name, dims, model, axes)
         found[name] = tuple(d if isinstance(d, int) else 1 for d in dims)
     return found
+
+
+def _check_length(name: str, dims: Sequence[int | str], model: Model, axes: Mapping[str, int]) -> None:
+    """An input as long as a time input is one itself."""
+    for other, axis in axes.items():
+        shape = model.inputs[other].shape
+        time = shape[axis] if -len(shape) <= axis < len(shape) else None
+        if isinstance(time, str) and time in dims:
+            raise ValueError(
+                f"input {name!r} is as long as time input {other!r} (both {time!r}): name its time axis as well, "
+                f"axes={{{other!r}: {axis}, {name!r}: {list(dims).index(time)}}}, or give its shape with shapes="
+            )
 
 
 def time_axis(name: str, axis: int, known: Mapping[str, tuple[int | str, ...]]) -> int:

@@ -253,7 +253,7 @@ def _min_length(analysis: Analysis) -> int:
 
     step = analysis.multiple
     if not works(LONG // step * step):
-        raise NotStreamable("", "the model is not defined for long signals", "check its slices and paddings")
+        raise NotStreamable("", "it is not defined for long signals", "check its slices and paddings")
     low, high = 0, LONG // step
     while high - low > 1:
         middle = (low + high) // 2
