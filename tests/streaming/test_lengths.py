@@ -186,6 +186,19 @@ def test_the_length_as_a_number_is_refused() -> None:
         hr.stream(proto, {"x": 2}, lengths=LENGTHS)
 
 
+def test_a_mask_that_is_true_only_for_short_signals_is_refused() -> None:
+    """frame < T - T // 5000: true for every frame of every signal that one would try."""
+
+    def make(b: Builder) -> str:
+        count = b.op("Squeeze", frames_of(b, "x"))
+        place = b.op("Range", b.constant(0, I64), count, b.constant(1, I64))
+        less = b.op("Sub", count, b.op("Div", count, b.constant(5000, I64)))
+        return b.op("Where", b.op("Less", place, less), "x", b.constant(0))
+
+    with pytest.raises(hr.NotStreamable, match="length of the signal"):
+        hr.stream(build(make), {"x": 2})
+
+
 def test_wrong_arguments() -> None:
     proto = model(masked_conv)
     for lengths, text in (

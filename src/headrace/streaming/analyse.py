@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,6 @@ from headrace.ops.registry import stream_facet
 from headrace.ops.timed import (
     TIME,
     BandFact,
-    Emit,
     End,
     Fact,
     Final,
@@ -32,7 +31,6 @@ from headrace.ops.timed import (
     Read,
     RelativeFact,
     Site,
-    Timed,
     TimeFact,
     divisors,
     has_time,
@@ -190,10 +188,6 @@ def visit(node: ir.Node, result: Analysis, pending: dict[ir.Value, Pending]) -> 
     if known == {LengthFact} and not grows:
         time.update({v: LengthFact() for v in outputs})
         return
-    if known == {LengthFact, TimeFact} and (plan := _always(node, result, outputs)) is not None:
-        result.plans[node] = plan
-        settle(Site(node, facts, time, pending), plan, result)
-        return
     if attention.is_grid(node, result):
         time.update({v: GridFact() for v in outputs})
         return
@@ -224,27 +218,6 @@ def visit(node: ir.Node, result: Analysis, pending: dict[ir.Value, Pending]) -> 
     result.needs += plan.needs
     result.limits += plan.limits
     settle(site, plan, result)
-
-
-def _always(node: ir.Node, result: Analysis, outputs: Sequence[ir.Value]) -> Plan | None:
-    """A comparison of frame numbers with the length that has one answer for all frames of every signal.
-
-    Less(Range(T), T)  →  True
-    """
-    facts = [f for v in node.inputs if v is not None and isinstance(f := result.time.get(v), TimeFact)]
-    if len(outputs) != 1 or outputs[0].dtype != ir.DataType.BOOL or not all(f.free for f in facts):
-        return None
-    places = [a for a, d in enumerate(result.prepared.facts.dims[outputs[0]]) if has_time(d)]
-    answers = [sampled(result, outputs[0], frames * result.multiple) for frames in (3, 64, 1021, 4096)]
-    found = {bool(x) for a in answers if a is not None for x in np.unique(a)}
-    if len(places) != 1 or len(found) != 1 or any(a is None for a in answers):
-        return None
-    (answer,) = found
-
-    def emit(e: Emit) -> Sequence[ir.Value | None]:
-        return [e.op("Expand", e.const([answer], np.bool_), e.const(e.dims()))]
-
-    return Plan((), (Timed(places[0]),), emit)
 
 
 def sampled(result: Analysis, value: ir.Value, frames: int) -> np.ndarray[Any, Any] | None:
