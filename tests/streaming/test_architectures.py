@@ -74,7 +74,7 @@ def check(name: str, count: int, cuttings: int, factor: int = 1) -> None:
             assert other.tobytes() == got.tobytes(), (name, total, sizes)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", ["enhancer", "transformer"])
 def test_any_cutting(name: str) -> None:
     check(name, 5, 40)
 

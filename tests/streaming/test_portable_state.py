@@ -111,6 +111,7 @@ np.save(sys.argv[3], np.concatenate([a, b], 2))
 """
 
 
+@pytest.mark.slow
 def test_in_another_process_with_other_steps(tmp_path: Path) -> None:
     name = "enhancer"
     hr.compile(step_of(name, LARGE), target="x86-64", out=tmp_path / "p")
