@@ -171,19 +171,42 @@ def test_the_length_as_a_number_is_refused() -> None:
     def scaled(b: Builder) -> str:
         return b.op("Div", "x", b.op("Cast", "lens", to=TensorProto.FLOAT))
 
-    def shown(b: Builder) -> list[str]:
-        return [conv(b, "x", (3, 2), 1), b.op("Add", "lens", b.constant([1], I64))]
-
     def middle(b: Builder) -> str:
         return b.op("Gather", "x", b.op("Div", "lens", b.constant([2], I64)), axis=2)
 
     for make in (scaled, middle):
         with pytest.raises(hr.NotStreamable):
             hr.stream(model(make), {"x": 2}, lengths=LENGTHS)
-    proto = model(shown, 2, 3)
+
+
+def encoder(b: Builder) -> list[str]:
+    """Frames at half the rate, and how many there are of them: what encoders of speech give."""
+    one = b.constant([1], I64)
+    y = b.op("Relu", conv(b, "x", (3, 2), 3, (1, 1), stride=2))
+    return [y, b.op("Add", b.op("Div", b.op("Sub", "lens", one), b.constant([2], I64)), one)]
+
+
+def test_a_length_behind_two_strides() -> None:
+    """The chunk is that of the length, also where no signal needs it."""
+
+    def make(b: Builder) -> list[str]:
+        two, three = (b.constant([n], I64) for n in (2, 3))
+        return [b.op("Tanh", "x"), b.op("Div", b.op("Add", b.op("Div", "lens", two), two), three)]
+
+    proto = model(make, 2)
     del proto.graph.output[1].type.tensor_type.shape.dim[1:]
-    with pytest.raises(hr.NotStreamable, match="length of the signal"):
-        hr.stream(proto, {"x": 2}, lengths=LENGTHS)
+    proto.graph.output[1].type.tensor_type.elem_type = TensorProto.INT64
+    assert streamed(proto, (1, 2, 3, 8, 9, 30)).chunk == 6
+
+
+def test_lengths_as_outputs_come_at_the_flush() -> None:
+    proto = model(encoder, 2)
+    del proto.graph.output[1].type.tensor_type.shape.dim[1:]
+    proto.graph.output[1].type.tensor_type.elem_type = TensorProto.INT64
+    step = streamed(proto, (1, 2, 3, 8, 9, 30))
+    assert list(step.spec.finals) == [proto.graph.output[1].name]
+    report = hr.verify(hr.stream(proto, {"x": 2}, lengths=LENGTHS), model=proto, cuttings=1)
+    assert isinstance(report, ContractReport) and report.ok, report.table()
 
 
 def test_a_mask_that_is_true_only_for_short_signals_is_refused() -> None:

@@ -133,7 +133,7 @@ def analyse(
                 f"output {value.name!r} holds every frame against every other",
                 "leave that output out",
             )
-        if isinstance(fact, LengthFact):
+        if isinstance(fact, LengthFact) and not _countable(value, result):
             raise NotStreamable(_producer(value), "its result is the length of the signal", "drop that output")
         if isinstance(fact, TimeFact) and fact.fold != 1:
             raise NotStreamable(
@@ -145,6 +145,18 @@ def analyse(
         result.max_past = min(limit, result.max_past or limit) if result.unlimited else limit
         result.unlimited = True
     return result
+
+
+def _countable(value: ir.Value, result: Analysis) -> bool:
+    """Whether an output is made of lengths that follow the clock, so that the flush can give it."""
+    content = result.prepared.facts.contents.get(value)
+    lengths = [] if content is None else [x for x in content.reshape(-1) if isinstance(x, SymDim)]
+    rates = [rate for x in lengths if (rate := slope(x)) is not None]
+    if not lengths or len(rates) < len(lengths):
+        return False
+    periods = [math.lcm(rate.denominator, *divisors(x)) for rate, x in zip(rates, lengths, strict=True)]
+    result.blocks += [Fraction(1, period) for period in periods]
+    return True
 
 
 def _needed(graph: ir.Graph) -> set[ir.Node]:

@@ -13,7 +13,8 @@ import onnx_ir as ir
 from headrace.errors import NotStreamable
 from headrace.graph.facts import dtype_name, label
 from headrace.graph.rewrite import clone_graph, renamable
-from headrace.ops.timed import Edge, End, Fact, FinalFact, LengthFact, Plan, Read, TimeFact
+from headrace.graph.symbolic import SymDim
+from headrace.ops.timed import Edge, End, Fact, FinalFact, LengthFact, Plan, Read, TimeFact, slope
 from headrace.streaming.analyse import Analysis, at
 from headrace.streaming.evaluate import first_frames
 from headrace.streaming.length import LengthCode, offsets
@@ -332,6 +333,23 @@ class Writer:
         if fact.delay == delay:
             return self.steps[value]
         return self.fetch(Read(value), -delay, self.frames(fact) - delay)
+
+    def counted(self, value: ir.Value) -> ir.Value:
+        """An output that is made of lengths: right in the last step."""
+        content = self.analysis.prepared.facts.contents[value]
+        self.absolute = True
+        parts = []
+        for length in content.reshape(-1):
+            if not isinstance(length, SymDim):
+                parts.append(self.constant(np.array([length], np.int64), "time/const"))
+                continue
+            rate = slope(length)
+            assert rate is not None
+            fact = TimeFact(0, rate, 0, length)
+            parts.append(self.add("time", "Add", [self.end(fact), self.offset(fact)])[0])
+        whole = parts[0] if len(parts) == 1 else self.add("time", "Concat", parts, attributes={"axis": 0})[0]
+        cast = self.add("time", "Cast", [whole], attributes={"to": int(value.dtype or ir.DataType.INT64)})[0]
+        return self.reshape(cast, content.shape)
 
     def generate(self, value: ir.Value, first: int, end: int) -> ir.Value:
         """Those frames of a value that is a function of the index alone."""

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from headrace.errors import NotStreamable
 from headrace.graph.facts import label
 from headrace.graph.model import Model
-from headrace.ops.timed import TIME, FinalFact, TimeFact
+from headrace.ops.timed import TIME, FinalFact, LengthFact, TimeFact
 from headrace.streaming.analyse import Analysis, analyse, at
 from headrace.streaming.emit import NodeWriter, Writer, collect_lines, static
 from headrace.streaming.length import offsets
@@ -179,6 +179,8 @@ def _outputs(writer: Writer, graph: ir.Graph) -> list[ir.Value]:
         fact = writer.analysis.time.get(value)
         if isinstance(fact, TimeFact):
             source = writer.emitted(value)
+        elif isinstance(fact, LengthFact):
+            source = writer.counted(value)
         else:
             source = writer.steps[value] if value in writer.steps else static(writer, value, value.name or "")
         out = writer.expose(source, value.name or "")
