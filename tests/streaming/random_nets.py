@@ -85,7 +85,7 @@ def _pool(net, x, kind):
     kernel, stride = net.pick(1, 4), net.pick(1, 3)
     pads = [net.pick(0, kernel - 1), net.pick(0, kernel - 1)]
     extra = {"ceil_mode": net.pick(0, 1)}
-    if kind == "AveragePool" and not extra["ceil_mode"]:
+    if kind == "AveragePool":
         extra["count_include_pad"] = net.pick(0, 1)
     return net.op(kind, x, kernel_shape=[kernel], strides=[stride], pads=pads, **extra)
 

@@ -108,14 +108,17 @@ def test_refused(name) -> None:
     assert refused.value.node and refused.value.hint
 
 
-@pytest.mark.parametrize("op", ["MaxPool", "AveragePool", "LpPool"])
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool", "AveragePool with its padding", "LpPool"])
 @pytest.mark.parametrize("kernel,stride,pads", [(3, 2, (0, 0)), (3, 2, (1, 1)), (2, 3, (0, 0)), (4, 3, (2, 1))])
 @pytest.mark.parametrize("ceil", [0, 1])
 @pytest.mark.parametrize("delayed", [False, True])
 def test_pool_with_a_stride(op, kernel, stride, pads, ceil, delayed) -> None:
     def make(b):
         x = behind(b) if delayed else "x"
-        return b.op(op, x, kernel_shape=[kernel], strides=[stride], pads=list(pads), ceil_mode=ceil)
+        counted = {"count_include_pad": 1} if "padding" in op else {}
+        return b.op(
+            op.split()[0], x, kernel_shape=[kernel], strides=[stride], pads=list(pads), ceil_mode=ceil, **counted
+        )
 
     proto = build(make)
     proto.opset_import[0].version = 22

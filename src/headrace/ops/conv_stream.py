@@ -200,17 +200,14 @@ def pool(site: Site) -> Plan:
 
 @stream("AveragePool")
 def average_pool(site: Site) -> Plan:
-    """Where padding does not count, the mean over a cut window is the full mean over its share of frames."""
+    """Where padding, or what lies beyond it, does not count, the mean is the full mean over the share that does."""
     fact, layout = _pool_layout(site)
     if layout is None:
         return framewise(site, {0: fact.axis})
     taps = layout.taps
     counted = bool(site.attr("count_include_pad", 0))
-    if counted and layout.ceil and taps.stride > 1:
-        raise site.refuse(
-            "counts padding in windows that are cut at the end", "use ceil_mode=0, or do not count padding"
-        )
-    partial = not counted and (taps.left > 0 or taps.right > 0 or layout.ceil)
+    cut = layout.ceil and taps.stride > 1
+    partial = cut or (not counted and (taps.left > 0 or taps.right > 0))
     read = _window(site, fact, taps, Edge())
     if partial:
         source = site.node.inputs[0]
@@ -224,7 +221,8 @@ def average_pool(site: Site) -> Plan:
         if not partial:
             return [mean]
         dtype = site.node.outputs[0].dtype
-        frames = e.op("Cast", e.within(0), to=int(dtype or 1))
+        counts = e.op("LessOrEqual", e.beyond(0, True), e.const([taps.right])) if counted else e.within(0)
+        frames = e.op("Cast", counts, to=int(dtype or 1))
         frames = e.op("Reshape", frames, e.const([1, 1, -1]))
         share = e.op(
             "AveragePool", frames, kernel_shape=[taps.kernel], strides=[taps.stride], dilations=[taps.dilation]
