@@ -172,6 +172,11 @@ def looked_up(size, scale=1):
     return make
 
 
+@pytest.mark.parametrize("size,scale,most", [(2, 10000, 20000), (100, 100000, 1 << 22)])
+def test_a_table_that_lasts_long_is_not_without_end(size, scale, most) -> None:
+    assert stream(load(build(looked_up(size, scale))), {"x": 2}).spec.max_past == most
+
+
 @pytest.mark.parametrize("size,scale", [(30, 1), (10, 3)])
 def test_a_table_looked_up_by_number_states_the_maximum(size, scale) -> None:
     assert check(build(looked_up(size, scale)), {"x": 2}, LENGTHS).spec.max_past == 30
@@ -190,6 +195,13 @@ def irregular(b):
     return b.op("Gather", "x", b.op("Mod", places, b.constant(3, I64)), axis=2)
 
 
+def held_later(b):
+    """Frames one after another at first, later the same again and again."""
+    places = b.op("Range", b.constant(0, I64), length(b, "x", 2), b.constant(1, I64))
+    places = b.op("Unsqueeze", b.op("Min", places, b.constant(9000, I64)), ints(b, 1))
+    return b.op("Gather", "x", places, axis=2)
+
+
 def from_the_end(b):
     places = b.op("Sub", b.op("Range", b.constant(0, I64), length(b, "x", 2), b.constant(1, I64)), b.constant(9, I64))
     rows = b.op("Gather", b.normal((50, 3), 1), places, axis=0)
@@ -204,6 +216,7 @@ def both_halves(b):
 REFUSED = {
     "halves": (both_halves, "not a fixed number"),
     "picked again": (irregular, "irregular places"),
+    "picked again, but only later": (held_later, "irregular places"),
     "numbers below 0": (from_the_end, "cannot be told beforehand"),
     "the signal twice": (lambda b: b.op("Tile", "x", ints(b, 1, 1, 2)), "repeats the signal along time"),
     "one after another": (lambda b: b.op("Concat", "x", behind(b), axis=2), "after another"),
@@ -213,8 +226,9 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(name) -> None:
     make, reason = REFUSED[name]
+    rank = 4 if make is held_later else 3
     with pytest.raises(NotStreamable, match=reason) as refused:
-        stream(load(build(make)), {"x": 2})
+        stream(load(build(make, rank=rank)), {"x": 2})
     assert refused.value.node and refused.value.hint
 
 

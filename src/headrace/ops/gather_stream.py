@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from headrace.ops.registry import stream
 from headrace.ops.timed import TIME, Emit, Plan, Site, Timed, TimeFact, framewise
 
 SAMPLE = 4096  # frames for which numbers of frames are computed here
+LONGEST = 1 << 22  # the same for numbers that may leave a table
 
 
 @stream("Gather")
@@ -52,13 +54,15 @@ def _table(site: Site, index: TimeFact, axis: int) -> Plan:
     if not index.free:
         fits = source.is_graph_input() or not isinstance(size, int)
         return framewise(site, {1: axis + index.axis}, None if fits else clipped(-int(str(size))))
-    numbers = site.sample(1, 4 * size + SAMPLE) if isinstance(size, int) else None
+    numbers = site.sample(1, LONGEST) if isinstance(size, int) else None
     if numbers is None or not isinstance(size, int) or numbers.min(initial=0) < 0:
         raise site.refuse("looks frames up by numbers that cannot be told beforehand", "count frames from 0 with Range")
     plan = framewise(site, {1: axis + index.axis}, clipped(0))
     rows = np.moveaxis(numbers, index.axis, 0).reshape(numbers.shape[index.axis], -1)
     beyond = np.flatnonzero((rows >= size).any(axis=1))
-    limits = ((index.length, int(beyond[0])),) if beyond.size else ()
+    grows = len(rows) > 1 and rows[len(rows) // 2 :].max() > rows[: len(rows) // 2].max()
+    most = int(beyond[0]) if beyond.size else len(rows) if grows else None
+    limits = ((index.length, most),) if most is not None else ()
     return Plan(plan.reads, plan.outs, plan.emit, limits=limits)
 
 
@@ -67,7 +71,9 @@ def _framed(site: Site, data: TimeFact, index: TimeFact, axis: int) -> Plan:
     out = site.refuse("picks from the signal at places that change over time", "gather along another axis")
     if axis != data.axis or not index.free or data.fold != 1:
         raise out
-    sampled = [site.sample(1, frames) for frames in (SAMPLE, SAMPLE // 2 + 1)]
+    wide = math.prod(d for d in site.dims(1) if isinstance(d, int))
+    far = max(SAMPLE, min(1 << 20, LONGEST // max(1, wide)))
+    sampled = [site.sample(1, frames) for frames in (far, SAMPLE // 2 + 1)]
     rows = [np.moveaxis(s, index.axis, 0).astype(np.int64) for s in sampled if s is not None]
     if len(rows) < 2 or any(len(r) < 2 for r in rows):
         raise out
