@@ -33,6 +33,13 @@ def distance(b, numbers):
     return b.op("Sub", *rows_and_columns(b, numbers))
 
 
+def alone_from(b, numbers, first):
+    """Three frames, but from frame `first` on each frame for itself."""
+    row, _ = rows_and_columns(b, numbers)
+    early = b.op("And", b.op("Less", row, b.constant(first, I64)), between(b, distance(b, numbers), 0, 2))
+    return b.op("Or", early, between(b, distance(b, numbers), 0, 0))
+
+
 def blocks_before(b, numbers, size):
     """How many blocks the column lies before the row."""
     return distance(b, b.op("Div", numbers, b.constant(size, I64)))
@@ -158,6 +165,7 @@ def nothing_for_some(b, s, n, t):
         (nothing_for_some, "hides everything"),
         (lambda b, s, n, t: hide(b, s, between(b, distance(b, n), -9999, 3)), "to the end of the signal"),
         (blocks(100, 0), "depends on the frame's own number"),
+        (lambda b, s, n, t: hide(b, s, alone_from(b, n, 1000)), "depends on the frame's own number"),
     ],
 )
 def test_refused_masks(mask, reason) -> None:

@@ -60,6 +60,29 @@ def evaluate(
     return _run([n for n in prepared.model.graph if n in nodes], fixed, value)
 
 
+def numbers_of(value: ir.Value, analysis: Analysis, scores: Collection[ir.Node] = ()) -> set[int]:
+    """Magnitudes of the whole numbers among the constants, outside tables, that a value is made of."""
+    prepared, found = analysis.prepared, set[int]()
+    seen: set[ir.Value] = set()
+    queue = [value]
+    while queue:
+        item = queue.pop()
+        if item in seen:
+            continue
+        seen.add(item)
+        constant, node = prepared.constant(item), item.producer()
+        if constant is not None:
+            if constant.size <= 16 and constant.dtype.kind in "iuf":
+                found |= {abs(int(x)) for x in constant.reshape(-1) if _counts(x)}
+        elif node is not None and node not in scores:
+            queue += [v for v in node.inputs if v is not None]
+    return found
+
+
+def _counts(x: Any) -> bool:
+    return bool(np.isfinite(x)) and int(x) == x
+
+
 def _filler(dims: Sequence[int], draw: int, numbered: bool) -> Array:
     if numbered:
         return np.arange(np.prod(dims), dtype=np.float64).reshape(dims)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from headrace.errors import NotStreamable
 from headrace.graph.symbolic import SymDim
 from headrace.ops.timed import TIME, has_time
-from headrace.streaming.evaluate import CannotEvaluate, evaluate, frames_for
+from headrace.streaming.evaluate import CannotEvaluate, evaluate, frames_for, numbers_of
 
 if TYPE_CHECKING:
     from headrace.streaming.analyse import Analysis
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 SAMPLE = (192, 512)
 LONGEST_BLOCK = 64
+FARTHEST = 4096  # larger numbers in a mask stand for "without end"; a rule that changes there is not seen
 Refuse = Callable[..., NotStreamable]
 
 
@@ -47,13 +48,17 @@ class Grids:
     length: SymDim
     refuse: Refuse
     known: dict[tuple[ir.Value, int, int], Array] = field(default_factory=dict)
+    numbers: dict[ir.Value, int] = field(default_factory=dict)
 
     def sizes(self) -> tuple[int, int]:
-        """Two numbers of rows at which patterns are compared; no more than the model's tables allow."""
-        limit = self.analysis.limit
-        most = SAMPLE[1] if limit is None else self.length.evaluate({TIME: limit})
-        if most >= SAMPLE[1]:
-            return SAMPLE
+        """Two numbers of rows at which patterns are compared; no more than the model's tables allow.
+
+        The larger one is well beyond every number that the masks seen so far compare frames with.
+        """
+        limit, wanted = self.analysis.limit, max(SAMPLE[1], 2 * max(self.numbers.values(), default=0) + 2)
+        most = wanted if limit is None else self.length.evaluate({TIME: limit})
+        if most >= wanted:
+            return SAMPLE[0], wanted
         if most < 4:
             raise self.refuse("attention has a mask of fewer than 4 frames", "export it with a longer mask")
         return most // 2, most
@@ -66,6 +71,8 @@ class Grids:
     def evaluate(self, value: ir.Value, size: int, draw: int = 0) -> Array:
         """A value for a signal with `size` rows. draw: 0 takes every product of frames as 0, others as noise."""
         key = (value, size, draw)
+        if value not in self.numbers:
+            self.numbers[value] = self._number(value)
         if key not in self.known:
             try:
                 self.known[key] = evaluate(value, self._frames(size), self.analysis, self.scores, draw)
@@ -76,6 +83,18 @@ class Grids:
                 ) from error
         return self.known[key]
 
+    def _number(self, value: ir.Value) -> int:
+        """The largest constant that a frame's number may meet on the way to a value."""
+        return max((n for n in numbers_of(value, self.analysis, self.scores) if n <= FARTHEST), default=0)
+
+    def _settled(self, look: Callable[[], Any]) -> Any:
+        """What `look` finds once it has shown all numbers that the sizes depend on."""
+        while True:
+            sizes = self.sizes()
+            found = look()
+            if self.sizes() == sizes:
+                return found
+
     def _frames(self, size: int) -> int:
         """T for which there are that many rows."""
         frames = frames_for(self.length, size, self.analysis.multiple)
@@ -85,7 +104,7 @@ class Grids:
 
     def pattern(self, seen: Callable[[int], Array], period: int) -> Pattern:
         """What `seen(size)`, bool [rows, columns], leaves open, the same in every block of frames."""
-        small, large = (seen(size) for size in self.sizes())
+        small, large = self._settled(lambda: [seen(size) for size in self.sizes()])
         if not large.any(axis=1).all():
             raise self.refuse("attention has frames whose mask hides everything", "let every frame see itself")
         self._check(_repeats(large, period, True, True))
@@ -99,9 +118,8 @@ class Grids:
 
     def period(self, values: Sequence[ir.Value]) -> int:
         """Frames in a block, where values depend on the distance and the place within a block only."""
-        size = self.sizes()[1]
-        most = min(LONGEST_BLOCK, size // 3)
-        grids = [(self.evaluate(value, size), self._places(value)) for value in values]
+        grids = self._settled(lambda: [(self.evaluate(v, self.sizes()[1]), self._places(v)) for v in values])
+        most = min(LONGEST_BLOCK, self.sizes()[1] // 3)
         for period in range(1, most + 1):
             if all(_repeats(grid, period, *places) for grid, places in grids):
                 return period
