@@ -8,6 +8,8 @@ from pathlib import Path
 from headrace.errors import ToolchainError
 from headrace.targets.toolchain import CFLAGS, SANITIZE, SANITIZERS, Toolchain, run_compiler
 
+LARGE = 600_000  # bytes of C from which -O3 costs a second or more and gains nothing
+
 
 def library_name(name: str, triple: str) -> str:
     """File name of a shared library on the system of `triple`."""
@@ -34,7 +36,9 @@ def compile_library(
     Raises ToolchainError.
     """
     flags = (*toolchain.flags_for(triple), *library_flags(triple, threads))
-    run_compiler(toolchain, (*flags, "-o", library, *sources), folder)
+    size = sum((folder / name).stat().st_size for name in sources if name.endswith(".c"))
+    level = ("-O2",) if size > LARGE else ()  # the last level named counts
+    run_compiler(toolchain, (*flags, *level, "-o", library, *sources), folder)
 
 
 def compile_sanitized(toolchain: Toolchain, sources: Sequence[str], program: str, folder: Path) -> None:
