@@ -11,7 +11,7 @@ from headrace.codegen.emit import Emitter, bare
 from headrace.codegen.scope import Operand, Scope
 from headrace.program.access import flat
 from headrace.program.expr import Expr, index, substitute, walk
-from headrace.program.index import coefficient, terms
+from headrace.program.index import ONE, coefficient, terms
 from headrace.program.ir import Buffer
 
 TURNED = frozenset(("f32", "i32"))
@@ -46,7 +46,7 @@ def _runs(emitter: Emitter, scope: Scope, values: list[Expr]) -> dict[tuple[Buff
         if step is None or abs(step) < 2 or any(n.op == "load" for n in walk(offset)):
             continue
         start = substitute(offset, {lane: index(0)})
-        constant = sum(k for atom, k in terms(start).items() if atom.op == "const")
+        constant = terms(start).get(ONE, 0)
         out.setdefault((e.arg, step, start - constant), {})[constant] = e
     return out
 

@@ -164,6 +164,21 @@ def is_used(value: ir.Value) -> bool:
     return bool(value.uses()) or value.is_graph_output()
 
 
+def upstream(value: ir.Value, ends: Callable[[ir.Value], bool] = lambda _: False) -> Iterator[ir.Value]:
+    """A value and all that it is made from, each once; nothing from behind a value that `ends`."""
+    seen: set[ir.Value] = set()
+    queue = [value]
+    while queue:
+        item = queue.pop()
+        if item in seen:
+            continue
+        seen.add(item)
+        yield item
+        node = item.producer()
+        if node is not None and not ends(item):
+            queue += [v for v in node.inputs if v is not None]
+
+
 def replace_node(node: ir.Node, new_nodes: Sequence[ir.Node], outputs: Sequence[ir.Value | None]) -> list[ir.Node]:
     """Put new nodes before `node`, let `outputs` stand for its outputs, remove it; returns the new nodes.
 

@@ -20,6 +20,11 @@ class Window:
     begin: tuple[int, ...]
     end: tuple[int, ...]
 
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """Distance of the last tap from the first."""
+        return tuple((k - 1) * d for k, d in zip(self.kernel, self.dilations, strict=True))
+
     def positions(self, o: Sequence[Expr], k: Sequence[Expr]) -> list[Expr]:
         """Input positions that tap k of output o reads; they may lie in the padding."""
         return [a * s + v * d - p for a, v, s, d, p in zip(o, k, self.strides, self.dilations, self.begin, strict=True)]

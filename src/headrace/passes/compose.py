@@ -19,11 +19,11 @@ import onnx_ir as ir
 from headrace.graph.facts import Facts, label
 from headrace.graph.rewrite import Builder, Walk
 from headrace.graph.symbolic import Dim, product
+from headrace.ops.window import Window
 from headrace.passes.linear import (
     F64,
     Convolution,
     Dense,
-    Window,
     constant,
     convolution,
     dense,

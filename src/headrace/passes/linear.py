@@ -18,26 +18,11 @@ import onnx_ir as ir
 from headrace.graph.facts import Facts, label
 from headrace.graph.rewrite import Builder, Walk, attribute, get_input, replace_node
 from headrace.graph.symbolic import Dim
+from headrace.ops.window import Window
 
 F64 = npt.NDArray[np.float64]
 FLOATS = frozenset((ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE))
 SHARED_BYTES = 64 * 1024  # weights of several readers that may be copied for one of them
-
-
-@dataclass(frozen=True)
-class Window:
-    """The window of a convolution, one number for each spatial axis; begin, end: padding."""
-
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    begin: tuple[int, ...]
-    end: tuple[int, ...]
-
-    @property
-    def reach(self) -> tuple[int, ...]:
-        """Distance of the last tap from the first."""
-        return tuple((k - 1) * d for k, d in zip(self.kernel, self.dilations, strict=True))
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ import onnx_ir as ir
 from headrace.graph.facts import Facts, label
 from headrace.graph.rewrite import Builder, Walk, attribute, get_input
 from headrace.graph.symbolic import Dim, SymDim
+from headrace.ops.window import Window
 from headrace.passes.linear import (
     Convolution,
-    Window,
     convolution,
     finite,
     is_inner,

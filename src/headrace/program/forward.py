@@ -7,21 +7,17 @@ Serves concatenation, padding, stacks of a scan, and outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from headrace.program.access import apart
 from headrace.program.dtypes import size_of
 from headrace.program.expr import Expr, index, substitute
-from headrace.program.ir import Buffer, Define, Loop, Module, Statement, Store, nested, reads, writes
-from headrace.program.rewrite import move_buffer, replace_body
-
-Place = Callable[[tuple[Expr, ...]], tuple[Expr, ...]]
+from headrace.program.ir import Buffer, Define, Module, Statement, Store, carried, nested, reads, writes
+from headrace.program.rewrite import Place, move_buffer, replace_body
 
 
 def forward_copies(module: Module) -> Module:
     """Remove copies of whole scratch buffers into other buffers."""
     pinned = {p.update for p in module.states if p.update is not None}
-    pinned |= {b for s in module.body for b in _carried(s)}
+    pinned |= {b for s in module.body for b in carried(s)}
     body = list(module.body)
     n = 0
     while n < len(body):
@@ -31,11 +27,6 @@ def forward_copies(module: Module) -> Module:
         else:
             body, n = new, 0 if n < 2 else n - 1
     return replace_body(module, body)
-
-
-def _carried(s: Statement) -> set[Buffer]:
-    own = {b for pair in s.carry for b in pair} if isinstance(s, Loop) else set()
-    return own.union(*(_carried(x) for x in nested(s)))
 
 
 def _forward(body: list[Statement], n: int, pinned: set[Buffer]) -> list[Statement] | None:
@@ -156,7 +147,7 @@ def _keeps_contents(body: list[Statement], n: int, source: Buffer, target: Buffe
     for k, s in enumerate(body):
         if k < first or k == n or (k > n and k > last) or target not in writes(s):
             continue
-        if not all(apart(mine, st.index) for st in _stores(s, target)) or target in _carried(s):
+        if not all(apart(mine, st.index) for st in _stores(s, target)) or target in carried(s):
             return False
     return True
 

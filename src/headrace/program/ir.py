@@ -200,6 +200,12 @@ def writes(s: Statement) -> tuple[Buffer, ...]:
     return s.stored
 
 
+def carried(s: Statement) -> set[Buffer]:
+    """Sources and destinations of all carries in a statement."""
+    own = {b for pair in s.carry for b in pair} if isinstance(s, Loop) else set()
+    return own.union(*(carried(x) for x in nested(s)))
+
+
 def _reads(s: Statement) -> dict[Buffer, None]:
     out: dict[Buffer, None] = {e.arg: None for root in expressions(s) for e in loads_in(root)}
     if isinstance(s, Define):

@@ -15,29 +15,24 @@ from math import prod
 
 from headrace.program.expr import Expr, walk
 from headrace.program.index import free_vars
-from headrace.program.ir import Buffer, Define, Loop, Module, Statement, nested
+from headrace.program.ir import Buffer, Define, Module, Statement, carried, nested
 from headrace.program.operands import copy_operands, wanted_dimensions
-from headrace.program.rewrite import move_buffer, replace_body
+from headrace.program.rewrite import innermost, move_buffer, replace_body
 
 
 def choose_layout(module: Module, lanes: int) -> Module:
     """Permute scratch buffers. lanes: f32 elements of a vector."""
     wanted = wanted_dimensions(module.body, lanes)
-    pinned = {b for s in module.body for b in _carried(s)}
+    pinned = {b for s in module.body for b in carried(s)}
     _visit(module.body, wanted, lanes)
     body: Sequence[Statement] = module.body
     kept = _kept(module, wanted)
     for buffer, d in wanted.items():
         if buffer.space != "scratch" or buffer in pinned | kept or d == len(buffer.shape) - 1:
             continue
-        order = (*(k for k in range(len(buffer.shape)) if k != d), d)
-        new = Buffer(buffer.name, buffer.dtype, tuple(buffer.shape[k] for k in order))
         if any(p.update is buffer for p in module.states):
             continue
-
-        def place(i: tuple[Expr, ...], order: tuple[int, ...] = order) -> tuple[Expr, ...]:
-            return tuple(i[k] for k in order)
-
+        new, place = innermost(buffer, d, buffer.name)
         body = move_buffer(body, buffer, new, place)
     return replace_body(module, copy_operands(body, lanes))
 
@@ -59,11 +54,6 @@ def _kept(module: Module, wanted: dict[Buffer, int]) -> set[Buffer]:
             else:
                 made[st.buffer] += points
     return {b for b in wanted if copied[b] > made[b]}
-
-
-def _carried(s: Statement) -> set[Buffer]:
-    own = {b for pair in s.carry for b in pair} if isinstance(s, Loop) else set()
-    return own.union(*(_carried(x) for x in nested(s)))
 
 
 def _visit(body: Sequence[Statement], wanted: dict[Buffer, int], lanes: int) -> None:

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from headrace.program.expr import Axis, Expr, fresh, load, transform, walk
 from headrace.program.index import coefficient, free_vars
 from headrace.program.ir import Buffer, Define, Statement, Store, loads, nested
-from headrace.program.rewrite import each_list, map_expressions
+from headrace.program.rewrite import each_list, innermost, map_expressions
 
 REUSE_MOVE = 8  # uses of an element from which a strided store of its producer pays
 REUSE_COPY = 32  # uses of an element from which a copy pays
@@ -78,10 +79,7 @@ def _operand(s: Define, r: Expr, x: Expr, column: Axis) -> Operand | None:
         return None
     if not free_vars(x.args[-1]) & inner:
         return None
-    reuse = 1
-    for a in s.axes:
-        reuse *= a.bound if a.var not in free_vars(x) else 1
-    return Operand(x, where[0], reuse)
+    return Operand(x, where[0], prod(a.bound for a in s.axes if a.var not in free_vars(x)))
 
 
 def wanted_dimensions(body: Sequence[Statement], lanes: int) -> dict[Buffer, int]:
@@ -104,27 +102,28 @@ def copy_operands(body: Sequence[Statement], lanes: int) -> list[Statement]:
     """Transposed copies of operands that keep their own layout, made just before the contraction."""
 
     def run(statements: list[Statement]) -> list[Statement]:
-        out: list[Statement] = []
-        for s in statements:
-            for o in operands(s, lanes) if isinstance(s, Define) else ():
-                if o.reuse >= REUSE_COPY and all(isinstance(e, int) for e in o.load.arg.shape):
-                    made, s = _copied(s, o)  # type: ignore[arg-type]
-                    out.append(made)
-            out.append(s)
-        return out
+        return [x for s in statements for x in (_with_copies(s, lanes) if isinstance(s, Define) else [s])]
 
     return each_list(body, run)
+
+
+def _with_copies(s: Define, lanes: int) -> list[Statement]:
+    out: list[Statement] = []
+    for o in operands(s, lanes):
+        if o.reuse >= REUSE_COPY and all(isinstance(e, int) for e in o.load.arg.shape):
+            made, s = _copied(s, o)
+            out.append(made)
+    return [*out, s]
 
 
 def _copied(s: Define, o: Operand) -> tuple[Define, Define]:
     """(the copy, the Define reading it)."""
     old: Buffer = o.load.arg
-    order = (*(d for d in range(len(old.shape)) if d != o.dimension), o.dimension)
-    new = Buffer(f"{old.name}.packed", old.dtype, tuple(old.shape[d] for d in order))
+    new, place = innermost(old, o.dimension, f"{old.name}.packed")
     axes = tuple(fresh("i", e) for e in old.shape)
     point = tuple(a.var for a in axes)
-    made = Define(axes, (Store(new, tuple(point[d] for d in order), load(old, point)),), s.nodes)
-    target = load(new, tuple(o.load.args[d] for d in order))
+    made = Define(axes, (Store(new, place(point), load(old, point)),), s.nodes)
+    target = load(new, place(o.load.args))
     changed = map_expressions(s, lambda e: transform(e, lambda n: target if n is o.load else None, {}))
     assert isinstance(changed, Define)
     return made, changed

@@ -9,11 +9,12 @@ from headrace.program.expr import Axis, Expr, load, substitute, transform
 from headrace.program.ir import Branch, Buffer, Define, Loop, Module, Statement, Store, reads, writes
 
 ListFn = Callable[[list[Statement]], list[Statement]]
+Place = Callable[[tuple[Expr, ...]], tuple[Expr, ...]]  # an index of one buffer → the index in another
 
 
 def replace_body(module: Module, body: Sequence[Statement]) -> Module:
     """The module with other statements."""
-    return Module(module.name, module.inputs, module.outputs, list(body), module.states, module.symbols, module.notes)
+    return replace(module, body=list(body))
 
 
 def each_list(body: Sequence[Statement], fn: ListFn) -> list[Statement]:
@@ -53,9 +54,14 @@ def substitute_axes(s: Define, axes: tuple[Axis, ...], mapping: dict[Expr, Expr]
     return replace(s, axes=axes, stores=stores)
 
 
-def move_buffer(
-    body: Sequence[Statement], old: Buffer, new: Buffer, place: Callable[[tuple[Expr, ...]], tuple[Expr, ...]]
-) -> list[Statement]:
+def innermost(b: Buffer, d: int, name: str) -> tuple[Buffer, Place]:
+    """(a scratch buffer like `b` with dimension d last, what an index of `b` becomes there)."""
+    order = (*(k for k in range(len(b.shape)) if k != d), d)
+    new = Buffer(name, b.dtype, tuple(b.shape[k] for k in order))
+    return new, lambda i: tuple(i[k] for k in order)
+
+
+def move_buffer(body: Sequence[Statement], old: Buffer, new: Buffer, place: Place) -> list[Statement]:
     """old[i] becomes new[place(i)] in every load and store."""
     memo: dict[Expr, Expr] = {}
 

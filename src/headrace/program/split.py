@@ -10,7 +10,7 @@ and splitting axes so that // and % by constants go away:
 from __future__ import annotations
 
 from headrace.program.expr import Axis, Expr, fresh, make, substitute, transform, walk
-from headrace.program.index import index_binary, terms
+from headrace.program.index import ONE, index_binary, terms
 from headrace.program.ir import Define, Module, Statement
 from headrace.program.pad import conjuncts
 from headrace.program.rewrite import each_list, map_expressions, replace_body, substitute_axes
@@ -76,7 +76,7 @@ def _cut(c: Expr, a: Axis) -> int | None:
     k = parts.get(a.var, 0)
     if rest or not k:
         return None
-    constant = sum(f for x, f in parts.items() if x.op == "const")
+    constant = parts.get(ONE, 0)
     # k*a + constant < 0 (or <= 0) changes once
     limit = -constant - (1 if c.op == "lt" else 0)  # k*a <= limit
     return limit // k + 1 if k > 0 else -(limit // -k)

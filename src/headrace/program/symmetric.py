@@ -21,7 +21,7 @@ from headrace.program.expr import Axis, Expr, const, fresh, load, make, substitu
 from headrace.program.index import bounds, coefficient, free_vars, index_binary
 from headrace.program.ir import Buffer, Define, Module, Statement, Store
 from headrace.program.ranges import evaluable, value
-from headrace.program.rewrite import each_list, map_expressions, replace_body
+from headrace.program.rewrite import each_list, map_expressions, replace_body, substitute_axes
 
 MIN_ROWS = 16
 MIN_COLUMNS = 32
@@ -262,12 +262,8 @@ def _halves(
 
 def _renamed(s: Define) -> Define:
     """The same Define with axes of its own."""
-    fresh_axes = tuple(fresh("i", a.extent) for a in s.axes)
-    mapping = {a.var: b.var for a, b in zip(s.axes, fresh_axes, strict=True)}
-    stores = tuple(
-        Store(t.buffer, tuple(substitute(i, mapping) for i in t.index), substitute(t.value, mapping)) for t in s.stores
-    )
-    return Define(fresh_axes, stores, s.nodes)
+    axes = tuple(fresh("i", a.extent) for a in s.axes)
+    return substitute_axes(s, axes, {a.var: b.var for a, b in zip(s.axes, axes, strict=True)})
 
 
 # --- the rows --------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
+from headrace.graph.rewrite import upstream
 from headrace.graph.symbolic import Dim, SymDim
 from headrace.ops.timed import TIME, TimeFact
 
@@ -62,21 +63,11 @@ def evaluate(
 
 def numbers_of(value: ir.Value, analysis: Analysis, scores: Collection[ir.Node] = ()) -> set[int]:
     """Magnitudes of the whole numbers among the constants, outside tables, that a value is made of."""
-    prepared, found = analysis.prepared, set[int]()
-    seen: set[ir.Value] = set()
-    queue = [value]
-    while queue:
-        item = queue.pop()
-        if item in seen:
-            continue
-        seen.add(item)
-        constant, node = prepared.constant(item), item.producer()
-        if constant is not None:
-            if constant.size <= 16 and constant.dtype.kind in "iuf":
-                found |= {abs(int(x)) for x in constant.reshape(-1) if _counts(x)}
-        elif node is not None and node not in scores:
-            queue += [v for v in node.inputs if v is not None]
-    return found
+    constant = analysis.prepared.constant
+    values = upstream(value, lambda v: constant(v) is not None or v.producer() in scores)
+    tensors = [array for array in map(constant, values) if array is not None]
+    small = [array for array in tensors if array.size <= 16 and array.dtype.kind in "iuf"]
+    return {abs(int(x)) for array in small for x in array.reshape(-1) if _counts(x)}
 
 
 def _counts(x: Any) -> bool:

@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import onnx_ir as ir
 
+from headrace.graph.rewrite import upstream
 from headrace.ops.timed import RatesDiffer
 from headrace.streaming.analyse import Analysis
 
@@ -52,19 +53,7 @@ def _whole(rates: Mapping[str, Fraction], groups: Mapping[str, frozenset[str]]) 
 
 def _sources(value: ir.Value, names: Collection[str]) -> set[str]:
     """Time inputs that a value comes from."""
-    found: set[str] = set()
-    seen: set[ir.Value] = set()
-    queue = [value]
-    while queue:
-        item = queue.pop()
-        if item in seen:
-            continue
-        seen.add(item)
-        node = item.producer()
-        if node is None and item.name in names:
-            found.add(item.name or "")
-        queue += [v for v in node.inputs if v is not None] if node is not None else []
-    return found
+    return {v.name or "" for v in upstream(value) if v.producer() is None and v.name in names}
 
 
 def common_step(multiple: Mapping[str, int], rates: Mapping[str, int]) -> int:
