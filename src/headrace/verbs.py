@@ -151,7 +151,8 @@ def generate(
     from headrace.ops.lowering import lower
     from headrace.ops.registry import native
     from headrace.passes.prepare import prepare
-    from headrace.program.optimise import optimise
+    from headrace.program.optimise import simplify, specialise
+    from headrace.program.ring import use_rings
 
     def prepared_with(fixed: Mapping[str, Any]) -> Prepared:
         return prepare(
@@ -173,11 +174,12 @@ def generate(
     live = None if data is None else parse(data)
     far = live.steady_inputs if live is not None else None
     steady = lower(prepared_with(far), name, state) if far else None
+    main, *far_from_ends = use_rings([simplify(m) for m in (module, steady) if m is not None])
     narrow, *wider = (
         Variant(
             isa,
-            optimise(module, isa.lanes, isa.dots),
-            None if steady is None else optimise(steady, isa.lanes, isa.dots),
+            specialise(main, isa.lanes, isa.dots),
+            specialise(far_from_ends[0], isa.lanes, isa.dots) if far_from_ends else None,
         )
         for isa in (target.isa, *target.wider)
     )

@@ -12,9 +12,7 @@ from headrace.codegen.driver import (
     ALIGN,
     Layout,
     Weights,
-    init_function,
     sizes,
-    state_functions,
 )
 from headrace.codegen.generated import Generated, Port, Symbol
 from headrace.codegen.header import errors, header
@@ -22,6 +20,7 @@ from headrace.codegen.helpers import helpers
 from headrace.codegen.kernels import ScheduleFn, total_macs
 from headrace.codegen.section import Section, Variant, own_name, section, state_places
 from headrace.codegen.shapes import extent_text
+from headrace.codegen.state import init_function, state_functions
 from headrace.codegen.stream_driver import StreamLayout, init_lines, lay_out, state_lines, stream_functions
 from headrace.codegen.stream_plan import StreamFacts
 from headrace.codegen.threads import share_function
@@ -169,8 +168,10 @@ def _layout(module: Module, name: str, memory: Plan, weights: Weights, threads: 
     states, offset = [], 0
     for n, pair in enumerate(module.states):
         b = pair.buffer
-        states.append(Port(pair.name, numpy_dtype(b.dtype).name, b.bound, f"s{n}", offset, b.nbytes))
-        offset += b.nbytes
+        states.append(
+            Port(pair.name, numpy_dtype(b.dtype).name, pair.initial.shape, f"s{n}", offset, pair.initial.nbytes)
+        )
+        offset += pair.initial.nbytes
     return Layout(name, module, memory, weights, inputs, outputs, tuple(states), symbols, threads)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,11 +93,16 @@ def run_function(layout: Layout, kernels: list[Kernel], entry: str = "run", link
         body.append(f"    const ptrdiff_t {symbol_name(sym)} = (ptrdiff_t)in->{port.c_field};")
         wrong = f"{symbol_name(sym)} < 1 || {symbol_name(sym)} > {sym.bound}"
         body.append(f"    if ({wrong}{f' || {symbol_name(sym)} % {sym.divisor}' if sym.divisor > 1 else ''}) return 2;")
+    for head, at in layout.plan.heads.items():
+        body.append(f"    const ptrdiff_t {symbol_name(head)} = (ptrdiff_t)*{head_at('int64_t', at)};")
     body += [layout.call(k) for k in kernels]
     for dst, src in layout.plan.commit:
         body.append(f"    memcpy({layout.pointer(dst)}, {layout.pointer(src)}, {dst.nbytes});")
+    for head, ring in layout.module.heads.items():
+        now, at = symbol_name(head), layout.plan.heads[head]
+        body.append(f"    *{head_at('int64_t', at)} = {now} == {head.bound} ? {ring.step} : {now} + {ring.step};")
     text = "\n".join(body)
-    head = [
+    opening = [
         f"{linkage}int {name}_{entry}(void *state, void *scratch, const void *weights, const {name}_inputs *in, "
         f"const {name}_outputs *out)",
         "{",
@@ -109,56 +113,17 @@ def run_function(layout: Layout, kernels: list[Kernel], entry: str = "run", link
         *([] if "out->" in text else ["    (void)out;"]),
         "    int error = 0;",
     ]
-    return "\n".join([*head, text, "    return error;", "}"])
+    return "\n".join([*opening, text, "    return error;", "}"])
+
+
+def head_at(ctype: str, at: int) -> str:
+    """C text of where the head of a ring lies, in the state block at `s`."""
+    const = "const " if ctype.startswith("const ") else ""
+    return f"({ctype} *)({const}void *)(s + {at})"
 
 
 def _base(declaration: str, marker: str, argument: str, text: str) -> str:
     return f"    {declaration}" if marker in text else f"    (void){argument};"
-
-
-def init_function(layout: Layout, more: Sequence[str] = ()) -> str:
-    """NAME_init: the initial state. more: statements for what lies behind it, at `s`."""
-    name = layout.name
-    lines = [f"int {name}_init(void *state, const void *weights)", "{"]
-    moves = []
-    for pair in layout.module.states:
-        at, size = layout.plan.state[pair.buffer], pair.buffer.nbytes
-        if size == 0:
-            continue
-        if not np.ascontiguousarray(pair.initial).view(np.uint8).any():
-            moves.append((f"    memset(s + {at}, 0, {size});", False))
-        else:
-            place = layout.weights.bytes(np.ascontiguousarray(pair.initial).tobytes())
-            moves.append((f"    memcpy(s + {at}, (const unsigned char *)weights + {place}, {size});", True))
-    moves += [(text, False) for text in more]
-    lines.append("    unsigned char *const s = (unsigned char *)state;" if moves else "    (void)state;")
-    if not any(used for _, used in moves):
-        lines.append("    (void)weights;")
-    return "\n".join([*lines, *(text for text, _ in moves), "    return 0;", "}"])
-
-
-def state_functions(layout: Layout, more: Callable[[str], list[str]] = lambda verb: []) -> str:
-    """NAME_get_state and NAME_set_state: the portable state, one array after the other.
-
-    more("get"), more("set"): statements that come first, for what lies behind the program's own state.
-    """
-    out = []
-    for verb, args in (
-        ("get", "const void *state, void *portable"),
-        ("set", "void *state, const void *portable"),
-    ):
-        lines = [f"int {layout.name}_{verb}_state({args})", "{", *more(verb)]
-        for pair, port in zip(layout.module.states, layout.states, strict=True):
-            mine = f"(const unsigned char *)state + {layout.plan.state[pair.buffer]}"
-            theirs = f"(const unsigned char *)portable + {port.offset}"
-            if verb == "get":
-                lines.append(f"    memcpy((unsigned char *)portable + {port.offset}, {mine}, {port.nbytes});")
-            else:
-                lines.append(
-                    f"    memcpy((unsigned char *)state + {layout.plan.state[pair.buffer]}, {theirs}, {port.nbytes});"
-                )
-        out.append("\n".join([*lines, "    return 0;", "}"]))
-    return "\n\n".join(out)
 
 
 def sizes(layout: Layout) -> str:

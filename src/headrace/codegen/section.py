@@ -88,9 +88,9 @@ def _steady(layout: Layout, steady: Module, memory: Plan, kernels: list[Kernel],
     return run_function(other, kernels, entry, "static ")
 
 
-def state_places(module: Module, memory: Plan) -> list[tuple[str, int, int]]:
-    """Name, offset and size of every state: what entries on one state block must agree on."""
-    return [(s.name, memory.state[s.buffer], s.buffer.nbytes) for s in module.states]
+def state_places(module: Module, memory: Plan) -> tuple[object, ...]:
+    """Where and how every state lies: what entries on one state block must agree on."""
+    return (*((s.name, memory.state[s.buffer], s.buffer.shape, s.ring) for s in module.states), memory.heads)
 
 
 def _idle(s: Statement, memory: Plan) -> bool:

@@ -15,20 +15,26 @@ from headrace.program.dtypes import is_float, numpy_dtype
 from headrace.program.expr import Expr, Extent, Sym
 from headrace.program.grid import Fault, Range, Scope, blocks, spreads
 from headrace.program.index import ONE, terms
-from headrace.program.ir import Buffer, Define, Loop, Module, Statement, Store, loads
+from headrace.program.ir import Buffer, Define, Loop, Module, Statement, StatePair, Store, loads
 from headrace.program.numeric import Array
+from headrace.program.ring import laid_out, taken_out
 
 __all__ = ["Fault", "bind_symbols", "extent_value", "run"]
 
 
-def run(module: Module, feeds: Mapping[str, Array], state: Mapping[str, Array] | None = None) -> dict[str, Any]:
+def run(
+    module: Module, feeds: Mapping[str, Array], state: Mapping[str, Array] | None = None, turns: int = 0
+) -> dict[str, Any]:
     """Outputs by name. A module with states also returns "state": name → value after this run.
 
     feeds: every input by name, of exactly its dtype and shape; symbolic extents are taken from them.
     state: values of the states before the run; those not given have their initial value.
+    turns: after how many runs the rings begin where they do; it makes no difference.
     Raises ValueError for wrong feeds, Fault for what the generated code reports as an error.
     """
     machine = _Machine(bind_symbols(module, feeds))
+    for head, ring in module.heads.items():
+        machine.symbols[head] = turns * ring.step % head.bound or head.bound
     for b in module.inputs:
         machine.arrays[b] = np.asarray(feeds[b.name])
     for pair in module.states:
@@ -37,12 +43,14 @@ def run(module: Module, feeds: Mapping[str, Array], state: Mapping[str, Array] |
             raise ValueError(
                 f"state {pair.name!r} is {pair.initial.dtype}{pair.initial.shape}, not {value.dtype}{value.shape}"
             )
-        machine.arrays[pair.buffer] = value.copy()
+        around = pair.ring
+        lies = value.copy() if around is None else laid_out(value, around, machine.symbols[around.head])
+        machine.arrays[pair.buffer] = lies
     with np.errstate(all="ignore"):
         machine.body(module.body)
     out: dict[str, Any] = {b.name: machine.array(b) for b in module.outputs}
     if module.states:
-        out["state"] = {p.name: machine.array(p.update or p.buffer).copy() for p in module.states}
+        out["state"] = {p.name: machine.state(p) for p in module.states}
     return out
 
 
@@ -105,6 +113,14 @@ class _Machine:
                 raise Fault(f"{b.name} is read before it is written")
             found = self.arrays[b] = b.data
         return found
+
+    def state(self, p: StatePair) -> Array:
+        """The value of a state after the run."""
+        contents = self.array(p.update or p.buffer)
+        if p.ring is None:
+            return contents.copy()
+        head = p.ring.advanced(self.symbols[p.ring.head])
+        return taken_out(contents, p.ring, head, p.initial.shape[p.ring.order[0]])
 
     def writable(self, b: Buffer) -> Array:
         found = self.arrays.get(b)

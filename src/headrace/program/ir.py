@@ -119,13 +119,34 @@ Statement = Union[Define, Loop, Branch]
 
 
 @dataclass(frozen=True)
+class Ring:
+    """How a state of frames lies where each run adds `step` frames and the oldest go.
+
+    Frame t of the state is frame (head + t) % head.bound of the buffer; the head moves by `step` after each run.
+    order: the state's dimensions as they stand in the buffer, the one of its frames first.
+    """
+
+    head: Sym
+    step: int
+    order: tuple[int, ...]
+
+    def advanced(self, head: int) -> int:
+        """The head after one more run: a multiple of step from step to head.bound."""
+        return self.step if head == self.head.bound else head + self.step
+
+
+@dataclass(frozen=True)
 class StatePair:
-    """A buffer that survives from run to run: starts as `initial`; after a run it takes `update`'s value."""
+    """A buffer that survives from run to run: starts as `initial`; after a run it takes `update`'s value.
+
+    ring: how the state lies in the buffer; None: as `initial` does.
+    """
 
     name: str
     buffer: Buffer
     initial: np.ndarray
     update: Buffer | None = None  # None: updated in place by the body
+    ring: Ring | None = None
 
 
 @dataclass
@@ -139,6 +160,12 @@ class Module:
     states: list[StatePair] = field(default_factory=list)
     symbols: list[Sym] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # decisions taken on the way, for people
+
+    @property
+    def heads(self) -> dict[Sym, Ring]:
+        """The symbols that say where rings begin, each with a ring that it belongs to."""
+        rings = [p.ring for p in self.states if p.ring is not None]
+        return {r.head: r for r in sorted(rings, key=lambda r: r.head.name)}
 
     def buffers(self) -> list[Buffer]:
         """Every buffer in use, in order of first appearance."""

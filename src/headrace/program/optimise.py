@@ -11,15 +11,22 @@ from headrace.program.ir import Module
 from headrace.program.layout import choose_layout
 from headrace.program.merge import merge_axes
 from headrace.program.pad import pad_guarded
+from headrace.program.ring import use_rings
 from headrace.program.split import split_axes, split_guards
 from headrace.program.symmetric import fold_symmetric
 from headrace.program.verify import verify
 
 
 def optimise(module: Module, lanes: int = 16, dots: bool = False) -> Module:
-    """Run all passes. lanes: f32 elements of a vector of the target; dots: whether it multiplies bytes in fours.
+    """All passes on the only module of a program for one instruction set: simplify, rings, specialise."""
+    (ringed,) = use_rings([simplify(module)])
+    return specialise(ringed, lanes, dots)
 
-    The module is verified before and after: Malformed means a defect of Headrace, never of a model.
+
+def simplify(module: Module) -> Module:
+    """The passes that are the same for every target.
+
+    The module is verified before: Malformed means a defect of Headrace, never of a model.
     """
     verify(module)
     module = fold_constants(module)
@@ -28,7 +35,14 @@ def optimise(module: Module, lanes: int = 16, dots: bool = False) -> Module:
     module = split_axes(module)
     module = pad_guarded(guard_bytes(module))
     module = split_guards(module)
-    module = forward_copies(module)
+    return forward_copies(module)
+
+
+def specialise(module: Module, lanes: int = 16, dots: bool = False) -> Module:
+    """The passes for one instruction set, and the verifier after them.
+
+    lanes: f32 elements of a vector of the target; dots: whether it multiplies bytes in fours.
+    """
     module = choose_layout(module, lanes)
     module = merge_axes(module)
     if dots:

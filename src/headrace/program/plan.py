@@ -17,11 +17,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from headrace.program.expr import Sym
 from headrace.program.inplace import same_element, shared_memory
 from headrace.program.ir import Buffer, Define, Loop, Module
 from headrace.program.lifetime import Copies, Lifetimes, lifetimes, planned
 from headrace.program.place import Piece, place
 from headrace.program.plan_check import PlanError, check
+
+HEAD_BYTES = 8
 
 __all__ = ["Plan", "PlanError", "check", "plan"]
 
@@ -33,7 +36,8 @@ class Plan:
     scratch: every buffer whose memory is in the scratch block (temporaries of `commit` and `carries`
     included). scratch_bytes: size of that block. lower_bound: the most bytes in use at one point; no
     placement of the same buffers with the same sharing needs less. state: the state buffers in the order
-    of the module's pairs, and the scratch buffers that lie over one. alias: buffer → the buffer whose
+    of the module's pairs, and the scratch buffers that lie over one; heads: behind them, an int64 for each
+    head of rings. alias: buffer → the buffer whose
     memory it shares. commit: (destination, source) copies in order. carries: the same for each loop, by
     its `carry`. Copies that would move nothing are not listed.
     """
@@ -43,6 +47,7 @@ class Plan:
     lower_bound: int
     state: dict[Buffer, int]
     state_bytes: int
+    heads: dict[Sym, int]
     alias: dict[Buffer, Buffer]
     commit: Copies
     carries: dict[Copies, Copies]
@@ -84,7 +89,9 @@ def plan(module: Module, align: int = 64) -> Plan:
     _check_pairs(module, lives)
     root = shared_memory(module, lives)
     moves, swaps = _moves(lives, root, {b.name for b in module.buffers()})
-    state, state_bytes = _place_state(module, align)
+    state, heads_at = _place_state(module, align)
+    heads = {head: heads_at + HEAD_BYTES * n for n, head in enumerate(module.heads)}
+    state_bytes = heads_at + _rounded(HEAD_BYTES * len(heads), align)
     scratch, scratch_bytes, lower_bound = _place_scratch(lives, root, swaps, align)
     commit = lives.points[-1].copies
     return Plan(
@@ -93,6 +100,7 @@ def plan(module: Module, align: int = 64) -> Plan:
         lower_bound=lower_bound,
         state=state | {b: state[r] for b, r in root.items() if r in state},
         state_bytes=state_bytes,
+        heads=heads,
         alias={b: r for b, r in root.items() if b is not r},
         commit=moves[commit],
         carries={

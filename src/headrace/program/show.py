@@ -42,7 +42,9 @@ def show(module: Module) -> str:
     """The whole module, one statement per block."""
     lines = [f"module {module.name}"]
     lines += [f"  input {b!r}" for b in module.inputs]
-    lines += [f"  state {p.buffer!r} <- {p.update.name if p.update else 'in place'}" for p in module.states]
+    for p in module.states:
+        how = p.update.name if p.update else f"ring from {p.ring.head.name}" if p.ring else "in place"
+        lines.append(f"  state {p.buffer!r} <- {how}")
     lines += [f"  output {b!r}" for b in module.outputs]
     for s in module.body:
         lines += show_statement(s, "  ")

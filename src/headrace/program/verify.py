@@ -35,6 +35,7 @@ from headrace.program.ir import (
     Loop,
     Module,
     Statement,
+    StatePair,
     Store,
     loads,
 )
@@ -56,7 +57,7 @@ def verify(module: Module) -> None:
 class _Verifier:
     def __init__(self, module: Module) -> None:
         self.module = module
-        self.symbols = set(module.symbols)
+        self.symbols = {*module.symbols, *module.heads}
         self.place = f"module {module.name}"
         self.typed: set[Expr] = set()
         self.buffers: set[Buffer] = set()
@@ -79,7 +80,8 @@ class _Verifier:
             self.require(b.space == "output", f"output {b!r} is not in the space output")
         for p in m.states:
             self.require(p.buffer.space == "state", f"state {p.buffer!r} is not in the space state")
-            self.require(tuple(p.initial.shape) == p.buffer.shape, f"state {p.name!r} starts in another shape")
+            self.require(_state_shape(p) == p.buffer.shape, f"state {p.name!r} starts in another shape")
+            self.require(p.ring is None or p.update is None, f"the ring {p.name!r} is replaced as a whole")
         written = set(m.inputs) | {p.buffer for p in m.states}
         written = self.body(m.body, written, frozenset())
         self.place = f"module {m.name}"
@@ -266,6 +268,13 @@ class _Verifier:
         if verdict == "unknown":
             data = not evaluable(i)
             self.require(not data, f"{what}: index {show_expr(i)} depends on data; it needs check()")
+
+
+def _state_shape(p: StatePair) -> tuple[int, ...]:
+    """The shape of the buffer that holds what `initial` holds."""
+    if p.ring is None:
+        return tuple(p.initial.shape)
+    return (p.ring.head.bound, *(p.initial.shape[d] for d in p.ring.order[1:]))
 
 
 def _least(extent: Extent) -> int:
