@@ -23,6 +23,8 @@ def random_schedule(define: Define, pick: Pick) -> st.Schedule:
         wanted.append(st.Vectorize(pick(spatial + reduced), 2 << pick(5), 1 + pick(4)))
     for _ in range(pick(3) if spatial else 0):
         wanted.append(st.RegisterTile(pick(spatial), 1 + pick(5)))
+    if spatial and pick(3) == 0:
+        wanted.append(st.Block(pick(spatial), (1 + pick(5)) * (1 + pick(4))))
     if pick(3) == 0:
         wanted.append(st.Unroll(1 + pick(6)))
     if pick(3) == 0:

@@ -20,6 +20,7 @@ from headrace.artifact.pool import Pools
 from headrace.errors import Error, InvalidModel
 
 Function = Callable[[Any], int]
+SHORT_CYCLES = 100_000  # expected of a run: some tens of µs
 
 
 class Code:
@@ -48,9 +49,10 @@ class Code:
         self._pools = Pools(self.name, threads, lambda name: _symbol(library, name))
         weakref.finalize(self, _unload, library._handle, self._pools).atexit = False
         check_sizes(self._library, manifest)
-        self.run = self._function("run")
+        held = _without_release(library) if threads == 1 and _is_short(manifest) else library
+        self.run = self._function("run", held)
         self.init = self._function("init")
-        self.fresh_run = self._function("fresh_run")
+        self.fresh_run = self._function("fresh_run", held)
         streams = manifest.stream is not None
         if streams:
             self.push = self._function("push")
@@ -74,8 +76,8 @@ class Code:
         """Address of the NAME_threads of a running pool; 0 for a program compiled for one thread."""
         return self._pools.running()
 
-    def _function(self, verb: str) -> Function:
-        function: Function = _symbol(self._library, f"{self.name}_bridge_{verb}")
+    def _function(self, verb: str, library: ctypes.CDLL | None = None) -> Function:
+        function: Function = _symbol(library or self._library, f"{self.name}_bridge_{verb}")
         return function
 
     @property
@@ -107,6 +109,17 @@ def _symbol(library: ctypes.CDLL, name: str) -> Any:
     except AttributeError:
         file = Path(library._name).name
         raise InvalidModel(f"{file} has no function {name}; compile the model again") from None
+
+
+def _is_short(manifest: Manifest) -> bool:
+    """Whether a run ends so soon that other Python threads lose nothing by waiting for it."""
+    cycles = sum(sum(kernel.cycles.values()) for kernel in manifest.kernels)
+    return 0 < cycles < SHORT_CYCLES
+
+
+def _without_release(library: ctypes.CDLL) -> ctypes.CDLL:
+    """The same library, whose functions keep the interpreter's lock: a call takes half as long."""
+    return ctypes.PyDLL(library._name, handle=library._handle)
 
 
 def _load(path: Path) -> ctypes.CDLL:

@@ -7,6 +7,7 @@ last vector of a row). Whatever has no vector form is computed lane by lane.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from headrace.codegen import scalar
@@ -41,6 +42,7 @@ class Emitter:
     lane_vars: set[Expr] = field(default_factory=set)
     packed: Mapping[Expr, tuple[Buffer, Expr]] = field(default_factory=dict)
     volatile: frozenset[Buffer] = frozenset()  # loads of these must stay where they are
+    padded: AbstractSet[Buffer] = frozenset()  # whole vectors may be read to the end of these
     needs_error: bool = False
 
     # --- index arithmetic ------------------------------------------------------------------------
@@ -313,7 +315,8 @@ class Emitter:
         start = substitute(offset, {lane: index(0)})
         base = bare(self.index(start, scope), start)
         pointer = f"{self.buffer_name(buffer)} + {base}" if base != "0" else self.buffer_name(buffer)
-        kind, count = f"{e.dtype}x{self.lanes}", self.active(lane, scope)
+        kind = f"{e.dtype}x{self.lanes}"
+        count = None if step == 1 and buffer in self.padded else self.active(lane, scope)
         if step == 0:
             return f"hr_splat_{kind}(*({pointer}))"
         if step == 1 and count is None:

@@ -16,7 +16,7 @@ from headrace.codegen.pack import Packer, Range
 from headrace.codegen.reduction import ReductionEmitter
 from headrace.codegen.scope import Scope
 from headrace.codegen.transpose import emit_transposed
-from headrace.program.expr import Axis, Expr, Extent, index, substitute, var
+from headrace.program.expr import Axis, Expr, Extent, index, minimum, substitute, var
 from headrace.program.ir import Define
 from headrace.schedule import steps as st
 from headrace.schedule.steps import reductions
@@ -50,6 +50,8 @@ class NestEmitter:
         self.rows: dict[int, int] = {}
         self.pack = False
         self.parallel: st.Parallel | None = None
+        self.block: st.Block | None = None
+        self.within: dict[int, tuple[Extent, Extent]] = {}  # where the loop over an axis runs: inside a block
         for step in self.schedule:
             if isinstance(step, st.Order):
                 self.order = step.axes
@@ -57,6 +59,8 @@ class NestEmitter:
                 self.vector = step
             elif isinstance(step, st.RegisterTile):
                 self.rows[step.axis] = step.count
+            elif isinstance(step, st.Block):
+                self.block = step
             elif isinstance(step, st.Pack):
                 self.pack = True
             elif isinstance(step, st.Parallel):
@@ -65,7 +69,27 @@ class NestEmitter:
 
     def emit(self, scope: Scope) -> None:
         self.emitter.reduce = self.reduction.single
-        self._level(0, scope, Tile([{}]))
+        self.emitter.padded = self.packer.padded
+        if self.block is None:
+            self._level(0, scope, Tile([{}]))
+        else:
+            self._blocks(scope, self.block)
+
+    def _blocks(self, scope: Scope, step: st.Block) -> None:
+        """The nest inside a loop over blocks of whole tiles, and once more for what is left of the axis."""
+        extent, count = self.define.axes[step.axis].extent, self.rows.get(step.axis, 1)
+        assert isinstance(extent, int)
+        main = extent // count * count
+        if main:
+            v, name = scope.names.variable("block", main)
+            self.emitter.variables[v] = name
+            inner = scope.child(binds=(v,))
+            self.within = {step.axis: (v, minimum(v + step.count, index(main)))}
+            self._level(0, inner, Tile([{}]))
+            scope.close(f"for (ptrdiff_t {name} = 0; {name} < {main}; {name} += {step.count})", inner)
+        if extent > main:
+            self.within = {step.axis: (main, extent)}
+            self._level(0, scope, Tile([{}]))
 
     def _level(self, level: int, scope: Scope, tile: Tile) -> None:
         if level == len(self.order):
@@ -76,12 +100,13 @@ class NestEmitter:
         if self.vector is not None and self.vector.axis == position:
             self._vector_loops(level, scope, tile, axis, self.vector)
         elif self.rows.get(position, 1) > 1:
-            self._row_loops(level, scope, tile, axis, self.rows[position])
+            self._row_loops(level, scope, tile, axis, self.rows[position], self.within.get(position))
         elif axis.extent == 1:
             inner = replace(tile, points=[{**p, axis.var: index(0)} for p in tile.points])
             self._level(level + 1, scope, inner)
         else:
-            self._loop(level, scope, tile, axis, 0, axis.extent, 1, lambda v: [v])
+            start, stop = self.within.get(position, (0, axis.extent))
+            self._loop(level, scope, tile, axis, start, stop, 1, lambda v: [v])
 
     def _loop(
         self,
@@ -151,11 +176,18 @@ class NestEmitter:
         emit(inner)
         scope.close(f"if (hr_part == {self.parallel.parts - 1})", inner)
 
-    def _row_loops(self, level: int, scope: Scope, tile: Tile, axis: Axis, count: int) -> None:
+    def _row_loops(
+        self, level: int, scope: Scope, tile: Tile, axis: Axis, count: int, within: tuple[Extent, Extent] | None
+    ) -> None:
         def rows(n: int) -> Points:
             return lambda v: [v + r for r in range(n)]
 
         extent = axis.extent
+        if within is not None:
+            start, stop = within
+            step = count if isinstance(start, Expr) or isinstance(stop, Expr) else stop - start
+            self._loop(level, scope, tile, axis, start, stop, step, rows(step))
+            return
         if isinstance(extent, int):
             main = extent // count * count
             if main:

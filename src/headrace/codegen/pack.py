@@ -46,10 +46,11 @@ class Dim:
 
 @dataclass
 class Packer:
-    """Packed constants of one program, shared when equal."""
+    """Packed constants of one program, shared when equal. padded: those in which the last vector is whole too."""
 
     lanes: int
     made: dict[str, Buffer] = field(default_factory=dict)
+    padded: set[Buffer] = field(default_factory=set)
 
     def region(
         self,
@@ -171,9 +172,11 @@ class Packer:
             else np.broadcast_to(e.arg.data, shape)
         )
         data = np.where(np.broadcast_to(valid, shape), data, np.zeros((), data.dtype)).ravel()
-        digest = hashlib.sha256(data.tobytes() + e.dtype.encode()).hexdigest()
+        is_padded = bool(dims) and dims[-1].kind == "lanes"
+        digest = hashlib.sha256(data.tobytes() + f"{e.dtype} {is_padded}".encode()).hexdigest()
         if digest not in self.made:
             self.made[digest] = Buffer(f"{e.arg.name}.packed{len(self.made)}", e.dtype, (data.size,), "const", data)
+            self.padded |= {self.made[digest]} if is_padded else set()
         return self.made[digest]
 
 

@@ -67,7 +67,7 @@ NOTHING = Cost(tuple((name, 0.0) for name in CAUSES))
 def rank(define: Define, candidates: Iterable[st.Schedule], isa: Isa, working_set: float = 0) -> list[st.Schedule]:
     """The candidates, the one that should be fastest first."""
     facts, machine = Facts(define), typical(isa)
-    return sorted(candidates, key=lambda schedule: _cost(facts, schedule, isa, machine, working_set).cycles)
+    return sorted(candidates, key=lambda schedule: cost_of(facts, schedule, isa, machine, working_set).cycles)
 
 
 def estimate(
@@ -78,7 +78,7 @@ def estimate(
     machine: limits to count with, else `typical` ones of the instruction set; working_set: bytes that the
     whole program touches from one run of this Define to the next; 0 takes its data to be near.
     """
-    return _cost(Facts(define), schedule, isa, machine or typical(isa), working_set)
+    return cost_of(Facts(define), schedule, isa, machine or typical(isa), working_set)
 
 
 def total(s: Statement, of: Callable[[Define], Cost]) -> Cost:
@@ -108,7 +108,8 @@ class _Instructions:
     lanewise: float = 0.0  # cycles of those that go lane by lane
 
 
-def _cost(facts: Facts, schedule: st.Schedule, isa: Isa, machine: Machine, working_set: float) -> Cost:
+def cost_of(facts: Facts, schedule: st.Schedule, isa: Isa, machine: Machine, working_set: float) -> Cost:
+    """estimate() of a Define whose facts are known."""
     nest = Nest(facts, schedule)
     found = _instructions(nest)
     ideal = work_of(facts.define).operations / (PORTS * isa.lanes)

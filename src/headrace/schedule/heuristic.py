@@ -1,8 +1,9 @@
 """The schedule of a Define by a small cost estimate, without measuring.
 
-First the axis to vectorise: the one that costs the fewest instructions, counting contiguous, broadcast,
-strided and scattered accesses. Then the register tile: the number of vectors and rows that balances
-multiply-adds, loads and the latency of the accumulators, over all full and partial tiles.
+First the axes worth vectorising: those that cost the fewest instructions, counting contiguous, broadcast,
+strided and scattered accesses. For each the register tile: the number of vectors and rows that balances
+multiply-adds, loads and the latency of the accumulators, over all full and partial tiles. Of these schedules
+the one that the cost model ranks first.
 """
 
 from __future__ import annotations
@@ -15,16 +16,20 @@ from headrace.program.expr import Axis, Expr
 from headrace.program.ir import Define
 from headrace.schedule import steps as st
 from headrace.schedule.access import Access, Facts
+from headrace.schedule.cost import cost_of
+from headrace.targets.machine import typical
 from headrace.targets.simd import Isa
 
 LATENCY = 4  # cycles of a multiply-add
 PORTS = 2  # multiply-adds, or loads, per cycle
 WIDE = 16  # sums in registers that also hide the latency of loads
 MAX_ROWS = 16
+MIN_ROWS, MAX_TAPS = 3, 32  # of windows that slide
 TURNED = frozenset(("f32", "i32"))  # element types of square tiles that are turned in registers
 L1_PANEL = 24 << 10  # bytes of constants that stay in the first and second cache between rows of tiles
 L2_PANEL = 1 << 20
 NEAR = 1.03  # tiles that cost about the same: the one with the least code
+FAR = 2.0  # times the instructions of the best axis, from where another is no candidate
 
 
 @dataclass(frozen=True)
@@ -39,17 +44,29 @@ class Heuristic:
         order = default_order(facts) if not define.ordered else tuple(range(len(facts.axes)))
         if not facts.vector_types or self.isa.lanes == 1 or facts.points * facts.box < 8:
             return (st.Order(order), st.OrderReduce(reduce_order(facts))) if facts.reduced else (st.Order(order),)
-        vector = self._vector_axis(facts)
-        if vector is None:
+        axes = self._vector_axes(facts)
+        if axes[0] is None:
             return (st.Order(order), st.OrderReduce(reduce_order(facts))) if facts.reduced else (st.Order(order),)
+        found = [self._along(facts, vector, order) for vector in axes if vector is not None]
+        if len(found) == 1 or not self._is_modelled(facts):
+            return found[0]
+        costs = [cost_of(facts, schedule, self.isa, typical(self.isa), 0).cycles for schedule in found]
+        return next(s for s, cost in zip(found, costs, strict=True) if cost <= NEAR * min(costs))
+
+    def _along(self, facts: Facts, vector: int, order: tuple[int, ...]) -> st.Schedule:
         if vector >= len(facts.axes):
             return self._along_reduction(facts, vector, order)
         return self._along_axis(facts, vector, order)
 
+    def _is_modelled(self, facts: Facts) -> bool:
+        """Whether the cost model knows all that happens: sums of floats, whose operations have vector forms."""
+        return bool(facts.reduced) and all(n.dtype in ("f32", "index", "bool") for n in facts.nodes)
+
     # --- which axis ------------------------------------------------------------------------------
 
-    def _vector_axis(self, facts: Facts) -> int | None:
-        best, best_cost = None, self._cost(facts, None, False)
+    def _vector_axes(self, facts: Facts) -> list[int | None]:
+        """Axes that may be vectorised, None for none, the cheapest first, without those that cost far more."""
+        costs: dict[int | None, float] = {None: self._cost(facts, None, False)}
         candidates = list(enumerate(facts.axes))
         same_box = len({r.arg[1] for r in facts.reductions}) == 1
         if facts.reduced and same_box:
@@ -58,10 +75,9 @@ class Heuristic:
             inside = n >= len(facts.axes)
             if a.bound < 2 or (inside and not isinstance(a.extent, int)):
                 continue
-            cost = self._cost(facts, a, inside)
-            if cost < best_cost:
-                best, best_cost = n, cost
-        return best
+            costs[n] = self._cost(facts, a, inside)
+        ranked = sorted(costs, key=lambda n: costs[n])
+        return [n for n in ranked if costs[n] <= FAR * costs[ranked[0]]]
 
     def _cost(self, facts: Facts, axis: Axis | None, inside: bool) -> float:
         """Instructions of the whole Define when `axis` is vectorised (None: none is)."""
@@ -102,6 +118,9 @@ class Heuristic:
             vector, turned = square
             order = (*(n for n in order if n not in square), vector, turned)
             return (st.Order(order), st.Vectorize(vector, self.isa.lanes), st.RegisterTile(turned, self.isa.lanes))
+        window = sliding(facts, vector)
+        if window is not None:
+            return self._along_window(facts, vector, window, order)
         rows = self._row_axis(facts, vector)
         registers, count = self._tile(facts, vector, rows)
         steps: list[st.Step] = [st.Order(self._order(facts, vector, rows, order))]
@@ -130,6 +149,22 @@ class Heuristic:
                 if fits and (n == vector or m == vector) and any(x.step(a.var) == 1 for x in strided):
                     return n, m
         return None
+
+    def _along_window(self, facts: Facts, vector: int, window: Window, order: tuple[int, ...]) -> st.Schedule:
+        """Rows of one tile read the same vectors one tap later: all taps at once, every vector loaded once."""
+        most = self.isa.vectors // 2 - 2 * (self.isa.vectors > 16)
+        extent, taps = facts.axes[window.rows].bound, facts.reduced[window.taps].bound
+        count = -(-extent // -(-extent // most))
+        vectors = -(-facts.axes[vector].bound // self.isa.lanes) if isinstance(facts.axes[vector].extent, int) else 1
+        inside = tuple(n for n in reduce_order(facts) if n != window.taps)
+        return (
+            st.Order((*(n for n in order if n not in (vector, window.rows)), vector, window.rows)),
+            st.OrderReduce((*inside, window.taps)),
+            st.Vectorize(vector, self.isa.lanes, max(1, min(vectors, most // count))),
+            st.RegisterTile(window.rows, count),
+            st.Unroll(taps),
+            st.Pack(),
+        )
 
     def _row_axis(self, facts: Facts, vector: int) -> int | None:
         """The axis along which the most vector loads can be shared."""
@@ -238,7 +273,8 @@ class _Kernel:
     def fits(self, n: int, count: int, vectors: int) -> bool:
         if n == count == 1:
             return True
-        return n * count * self.sums + min(n * max(1, self.column), count * max(1, self.row)) + 1 < vectors
+        operands = min(n * max(1, self.column), count * max(1, self.row)) + 1 + (self.both > 0)
+        return n * count * self.sums + operands <= vectors
 
     def cycles(self, n: int, count: int, box: int, again: bool) -> float:
         """Cycles of one step of the reduction on a tile.
@@ -264,6 +300,31 @@ class _Kernel:
                     step = self.cycles(cols, lines, box, self.outside or rows > count)
                     out += times * repeats * (step * box + 6 + cols * lines * self.sums)
         return out
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window that slides: steps along axis `rows` read what steps along the reduced axis `taps` do."""
+
+    rows: int
+    taps: int
+
+
+def sliding(facts: Facts, vector: int) -> Window | None:
+    """The window of data that a Define weighs element by element, as depthwise convolutions do."""
+    v = facts.axes[vector].var
+    data = [a for a in facts.loads if a.inside and not a.packable]
+    if not data or not any(a.packable for a in facts.loads) or any(a.step(v) != 1 for a in data):
+        return None
+    found = {}
+    for n, rows in enumerate(facts.axes):
+        for k, taps in enumerate(facts.reduced):
+            steps = {(a.step(rows.var), a.step(taps.var)) for a in data}
+            far, near = next(iter(steps))
+            fits = n != vector and isinstance(rows.extent, int) and rows.bound >= MIN_ROWS and taps.bound <= MAX_TAPS
+            if fits and len(steps) == 1 and far and near and far in (near, 2 * near):
+                found[abs(far)] = Window(n, k)
+    return found[min(found)] if found else None
 
 
 def _written(n: int, count: int, vectors: int, rows: int) -> int:

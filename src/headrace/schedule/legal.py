@@ -39,11 +39,26 @@ def _fault(define: Define, step: st.Step, schedule: st.Schedule) -> str | None:
         if any(isinstance(s, st.Vectorize) and s.axis == step.axis for s in schedule):
             return "the axis is vectorised; ask for registers there"
         return _count_fault(step.count) or _ordered_fault(define)
+    if isinstance(step, st.Block):
+        return _block_fault(define, step, schedule)
     if isinstance(step, st.Parallel):
         return _parallel_fault(define, step)
     if isinstance(step, st.Unroll | st.Accumulators):
         return _count_fault(step.count)
     return _vector_fault(define, step) if isinstance(step, st.Vectorize) else None
+
+
+def _block_fault(define: Define, step: st.Block, schedule: st.Schedule) -> str | None:
+    if not 0 <= step.axis < len(define.axes):
+        return f"the Define has {len(define.axes)} axes"
+    if not isinstance(define.axes[step.axis].extent, int):
+        return "its extent is known at run time"
+    for other in schedule:
+        if isinstance(other, st.Vectorize | st.Parallel) and other.axis == step.axis:
+            return "the axis is vectorised" if isinstance(other, st.Vectorize) else "the axis is cut into parts"
+        if isinstance(other, st.RegisterTile) and other.axis == step.axis and step.count % max(other.count, 1):
+            return f"{step.count} is no multiple of a tile of {other.count}"
+    return _count_fault(step.count) or _ordered_fault(define)
 
 
 def _count_fault(count: int) -> str | None:

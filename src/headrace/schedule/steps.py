@@ -47,6 +47,15 @@ class RegisterTile:
 
 
 @dataclass(frozen=True)
+class Block:
+    """Visit an axis in blocks of `count` points, a multiple of its register tile, one after the other around all
+    other loops: what a block reads stays in a cache while the loops inside come back to it."""
+
+    axis: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Unroll:
     """Repeat the body of the innermost reduction loop `count` times."""
 
@@ -77,9 +86,11 @@ class Parallel:
     parts: int
 
 
-Step = Union[Order, OrderReduce, Vectorize, RegisterTile, Unroll, Accumulators, Pack, Parallel]
+Step = Union[Order, OrderReduce, Vectorize, RegisterTile, Block, Unroll, Accumulators, Pack, Parallel]
 Schedule = tuple[Step, ...]
-STEPS = {c.__name__: c for c in (Order, OrderReduce, Vectorize, RegisterTile, Unroll, Accumulators, Pack, Parallel)}
+STEPS = {
+    c.__name__: c for c in (Order, OrderReduce, Vectorize, RegisterTile, Block, Unroll, Accumulators, Pack, Parallel)
+}
 
 
 def show(schedule: Schedule) -> str:

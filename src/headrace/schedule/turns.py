@@ -40,6 +40,7 @@ class Nest:
         self.order: tuple[int, ...] = tuple(range(len(facts.axes)))
         self.reduce_order: tuple[int, ...] = ()
         self.rows: dict[int, int] = {}
+        self.block: st.Block | None = None
         self.position, self.lanes, self.registers, self.ways, self.packed = -1, 1, 1, 1, False
         for step in schedule:
             self._take(step)
@@ -48,7 +49,7 @@ class Nest:
         self.vector = axes[self.position].var if 0 <= self.position < len(axes) else None
         if self.along_reduction:
             self.ways = max(self.ways, self.registers)
-        self.outer = [self._outer(n, facts.axes[n]) for n in self.order]
+        self.outer = [*self._blocks(), *(self._outer(n, facts.axes[n]) for n in self.order)]
         self.reduced = {r: self.loops_of(r) for r in facts.reductions}
 
     def _take(self, step: st.Step) -> None:
@@ -60,13 +61,25 @@ class Nest:
             self.position, self.lanes, self.registers = step.axis, step.lanes, step.registers
         elif isinstance(step, st.RegisterTile):
             self.rows[step.axis] = step.count
+        elif isinstance(step, st.Block):
+            self.block = step
         elif isinstance(step, st.Accumulators):
             self.ways = step.count
         elif isinstance(step, st.Pack):
             self.packed = True
 
+    def _blocks(self) -> list[Turn]:
+        """The loop over blocks, around all others."""
+        if self.block is None:
+            return []
+        axis = self.facts.axes[self.block.axis]
+        count = -(-max(axis.bound, 1) // self.block.count)
+        return [Turn(axis.var, count, count, max(axis.bound, 1))]
+
     def _outer(self, n: int, axis: Axis) -> Turn:
         bound = max(axis.bound, 1)
+        if self.block is not None and self.block.axis == n:
+            bound = min(bound, self.block.count)
         if n == self.position:
             vectors = -(-bound // self.lanes)
             return Turn(axis.var, -(-vectors // self.registers), vectors, bound)
