@@ -176,8 +176,8 @@ def generate(
     narrow, *wider = (
         Variant(
             isa,
-            optimise(module, isa.lanes, isa.dots),
-            None if steady is None else optimise(steady, isa.lanes, isa.dots),
+            optimise(module, isa.lanes, isa.dots, isa.pairs),
+            None if steady is None else optimise(steady, isa.lanes, isa.dots, isa.pairs),
         )
         for isa in (target.isa, *target.wider)
     )

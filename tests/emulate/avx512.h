@@ -256,4 +256,26 @@ EMU __m512 _mm512_shuffle_f32x4(__m512 va, __m512 vb, int pick) {
     for (int i = 0; i < 16; i++) r[i] = (i < 8 ? a : b)[4 * (pick >> 2 * (i / 4) & 3) + i % 4];
     PUT(__m512, r);
 }
+
+/* ---- bf16: two multiply-adds, the upper element first, to nearest even; what is below 2**-126 is zero ---- */
+typedef short __m128bh __attribute__((vector_size(16), may_alias));
+typedef short __m256bh __attribute__((vector_size(32), may_alias));
+typedef short __m512bh __attribute__((vector_size(64), may_alias));
+EMU float emu_flush(float x) { return __builtin_fabsf(x) < 0x1p-126f ? __builtin_copysignf(0, x) : x; }
+EMU float emu_bf16(uint32_t bits) {
+    float x;
+    __builtin_memcpy(&x, &bits, sizeof x);
+    return emu_flush(x);
+}
+#define PAIR_DOT(P, R) \
+    EMU R P##_dpbf16_ps(R vc, R##bh va, R##bh vb) { \
+        GET(float, c, vc); GET(uint32_t, a, va); GET(uint32_t, b, vb); \
+        for (int i = 0; i < LANES(R, float); i++) { \
+            const float high_a = emu_bf16(a[i] & 0xffff0000u), high_b = emu_bf16(b[i] & 0xffff0000u); \
+            const float high = emu_flush(__builtin_fmaf(high_a, high_b, emu_flush(c[i]))); \
+            c[i] = emu_flush(__builtin_fmaf(emu_bf16(a[i] << 16), emu_bf16(b[i] << 16), high)); \
+        } \
+        PUT(R, c); \
+    }
+PAIR_DOT(_mm, __m128) PAIR_DOT(_mm256, __m256) PAIR_DOT(_mm512, __m512)
 #endif

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -21,7 +22,7 @@ from tests.targets.simd_cases import fused
 
 Array = np.ndarray[Any, Any]
 ROWS, BYTES = 96, 64
-ISA = simd.ISAS["avx512vnni"]
+ISA = simd.ISAS["avx512bf16"]
 HAS_GCC = any(t.kind == KIND for t in find_toolchains())
 pytestmark = pytest.mark.skipif(not (HAS_GCC and (emulated(ISA) or not lacking(ISA))), reason="needs gcc and AVX2")
 
@@ -110,6 +111,25 @@ def dpbusd(size: int) -> Callable[..., Array]:
         products = parts(a, "u1", size).astype(np.int32) * parts(b, "i1", size).astype(np.int32)
         total = products.reshape(ROWS, -1, 4).sum(-1, dtype=np.int32) + parts(c, "i4", size)
         return total.view(np.uint8)
+
+    return want
+
+
+def flushed(x: Array) -> Array:
+    """Numbers below the normal ones as zero."""
+    return np.where(np.abs(x) < np.finfo(np.float32).tiny, np.copysign(np.float32(0), x), x)
+
+
+def dpbf16(size: int) -> Callable[..., Array]:
+    """c plus the products of upper, then of lower bf16, each added with one rounding."""
+
+    def want(a: Array, b: Array, c: Array, _k: Array) -> Array:
+        x, y = (flushed(parts(v, "V2", size).view(ml_dtypes.bfloat16).astype(np.float32)) for v in (a, b))
+        total, f = flushed(parts(c, "f4", size)), fma(1)
+        with np.errstate(all="ignore"):
+            for half in (1, 0):
+                total = flushed(f(x[:, half::2], y[:, half::2], total))
+        return np.ascontiguousarray(total).view(np.uint8)
 
     return want
 
@@ -231,6 +251,7 @@ def every_width(width: int) -> list[Case]:
             out.append(Case(f"{p}_{s}_ep{kind}64(A, B)", i, i, f, f"{kind}8"))
     out.append(Case(f"{p}_abs_epi64(A)", i, i, elementwise("i8", width, lambda a, *_: np.abs(a)), "i8"))
     out.append(Case(f"{p}_dpbusd_epi32(C, A, B)", i, i, dpbusd(width), "u1"))
+    out.append(Case(f"{p}_dpbf16_ps(C, ({m}bh)A, ({m}bh)B)", m, m, dpbf16(width), "f4"))
     if width < 64:
         out.append(Case(f"{p}_dpbusd_avx_epi32(C, A, B)", i, i, dpbusd(width), "u1"))
     for b in (8, 16, 32, 64):

@@ -9,12 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from headrace.codegen import scalar
 from headrace.codegen.scalar import CTYPES, HALF
 from headrace.codegen.scope import Operand, Scope
 from headrace.program.access import flat, harmless
-from headrace.program.dtypes import is_float
-from headrace.program.expr import BINARY, COMPARE, MATH, UNARY, Expr, Extent, index, substitute, walk
+from headrace.program.dtypes import is_float, numpy_dtype, size_of
+from headrace.program.expr import (
+    BINARY,
+    COMPARE,
+    MATH,
+    UNARY,
+    Expr,
+    Extent,
+    cast,
+    const,
+    index,
+    rebuild,
+    substitute,
+    walk,
+)
 from headrace.program.index import bounds, coefficient, free_vars
 from headrace.program.ir import Buffer
 
@@ -22,7 +37,7 @@ ReduceFn = Callable[["Emitter", Expr, Scope], Operand]
 _LEVELS = {"add": 1, "sub": 1, "mul": 2}  # operators whose operands need no parentheses if they bind as tightly
 _FLOAT = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 _BITS = {"and": "&", "or": "|", "xor": "^"}
-_VECTOR_DTYPES = ("f32", "i32", "i8", "u8", "i16", "u16", "f64")
+_VECTOR_DTYPES = ("f32", "i32", "i8", "u8", "i16", "u16", "f64", *HALF)
 
 
 @dataclass
@@ -145,16 +160,17 @@ class Emitter:
         raise ValueError(f"expression {e.op}")
 
     def _word(self, e: Expr, scope: Scope) -> str:
-        """Bytes that lie side by side are read at once."""
+        """Elements that lie side by side are read at once."""
+        size = size_of(e.args[0].dtype)
         places = [self._place(a) for a in e.args if a.op == "load" and a.arg not in self.volatile]
         if len(places) == len(e.args) and all(
             b is places[0][0] and o is places[0][1] + n for n, (b, o) in enumerate(places)
         ):
             buffer, offset = places[0]
             at = bare(self.index(offset, scope), offset)
-            return f"load_word((const uint8_t *)({self.buffer_name(buffer)} + {at}), {len(places)})"
+            return f"load_word((const uint8_t *)({self.buffer_name(buffer)} + {at}), {size * len(places)})"
         parts = [self.scalar(a, scope).text for a in e.args]
-        texts = [f"(uint32_t)(uint8_t){p}{f' << {8 * n}' if n else ''}" for n, p in enumerate(parts)]
+        texts = [f"(uint32_t)(uint{8 * size}_t){p}{f' << {8 * size * n}' if n else ''}" for n, p in enumerate(parts)]
         return f"(int32_t)({' | '.join(texts)})"
 
     def _place(self, e: Expr) -> tuple[Buffer, Expr]:
@@ -226,6 +242,9 @@ class Emitter:
             return self._vector_load(e, scope, lane)
         if e.op == "select" and self.lane_of(e.args[0]) is None and not all(harmless(a) for a in e.args[1:]):
             return self._branches(e, self.scalar(e.args[0], scope).text, scope, self.lanes)
+        wide = in_single(e)
+        if wide is not e:
+            return self.vector(wide, scope, lane)
         if not self._has_vector_form(e):
             return self._lane_by_lane(e, scope, lane)
         if e.op == "cast":
@@ -251,8 +270,9 @@ class Emitter:
             return f"{args[0]} {'&' if e.op == 'min' else '|'} {args[1]}"
         if e.op == "not":
             return f"~{args[0]}"
-        if e.op == "dot4":
-            return f"hr_dot4_{kind}({args[0]}, {args[1]}, hr_splat_{kind}(0))"
+        if e.op in ("dot4", "dot2"):
+            kind = f"{e.dtype}x{self.lanes}"
+            return f"hr_{e.op}_{kind}({args[0]}, {args[1]}, hr_splat_{kind}(0))"
         if e.dtype == "bool" and e.op in ("and", "or", "xor"):
             return f"{args[0]} {_BITS[e.op]} {args[1]}"
         return f"hr_{e.op}_{kind}({', '.join(args)})"
@@ -268,6 +288,8 @@ class Emitter:
                 return _affine_in(source, self.lane_vars) and max(map(abs, bounds(source))) < 1 << 24
             if e.dtype == "index" or source.dtype == "index":
                 return False
+            if kinds & set(HALF):
+                return "f32" in kinds
             if is_float(e.dtype) or not is_float(source.dtype):
                 return kinds <= {"f32", "i32", "i8", "u8", "i16", "u16"} and e.arg != "sat"
             return source.dtype == "f32" and e.dtype in ("i32", "i8", "u8", "i16", "u16")
@@ -313,7 +335,7 @@ class Emitter:
         start = substitute(offset, {lane: index(0)})
         base = bare(self.index(start, scope), start)
         pointer = f"{self.buffer_name(buffer)} + {base}" if base != "0" else self.buffer_name(buffer)
-        kind, count = f"{e.dtype}x{self.lanes}", self.active(lane, scope)
+        kind, count = f"{vector_elem(e.dtype)}x{self.lanes}", self.active(lane, scope)
         if step == 0:
             return f"hr_splat_{kind}(*({pointer}))"
         if step == 1 and count is None:
@@ -381,7 +403,7 @@ class Emitter:
             start = substitute(offset, {lane: index(0)})
             base = bare(self.index(start, scope), start)
             pointer = f"{target} + {base}" if base != "0" else target
-            kind = f"{buffer.dtype}x{self.lanes}"
+            kind = f"{vector_elem(buffer.dtype)}x{self.lanes}"
             if step == 1:
                 call = (
                     f"hr_store_{kind}({pointer}, {text})"
@@ -410,6 +432,26 @@ class Emitter:
         self.lane_vars.add(lane)
         del self.variables[lane]
         scope.close(f"for (int {i} = 0; {i} < {self.active(lane, scope) or self.lanes}; ++{i})", body)
+
+
+def in_single(e: Expr) -> Expr:
+    """Operations on 16-bit floats as operations on f32 whose result is rounded; other expressions as they are."""
+    single = {"f32", "bool", *HALF}
+    has_half = e.dtype in HALF or any(a.dtype in HALF for a in e.args)
+    if not has_half or e.op in ("const", "load", "reduce", "word") or not {e.dtype, *(a.dtype for a in e.args)} <= single:
+        return e
+    if e.op == "cast":
+        crosses = e.dtype in HALF and e.args[0].dtype in HALF
+        return cast(cast(e.args[0], "f32"), e.dtype) if crosses and e.dtype != e.args[0].dtype else e
+    args = tuple(_single(a) if a.dtype in HALF else a for a in e.args)
+    out = rebuild(e, args)
+    return cast(out, e.dtype) if e.dtype in HALF else out
+
+
+def _single(a: Expr) -> Expr:
+    if a.op != "const":
+        return cast(a, "f32")
+    return const(float(np.asarray(a.arg, numpy_dtype(a.dtype)).astype(np.float32)), "f32")
 
 
 def bare(text: str, e: Expr) -> str:

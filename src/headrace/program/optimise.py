@@ -11,13 +11,15 @@ from headrace.program.ir import Module
 from headrace.program.layout import choose_layout
 from headrace.program.merge import merge_axes
 from headrace.program.pad import pad_guarded
+from headrace.program.pair_dot import dot_pairs
 from headrace.program.split import split_axes, split_guards
 from headrace.program.symmetric import fold_symmetric
 from headrace.program.verify import verify
 
 
-def optimise(module: Module, lanes: int = 16, dots: bool = False) -> Module:
-    """Run all passes. lanes: f32 elements of a vector of the target; dots: whether it multiplies bytes in fours.
+def optimise(module: Module, lanes: int = 16, dots: bool = False, pairs: bool = False) -> Module:
+    """Run all passes. lanes: f32 elements of a vector of the target; dots: whether it multiplies bytes in fours;
+    pairs: whether it multiplies bf16 in twos.
 
     The module is verified before and after: Malformed means a defect of Headrace, never of a model.
     """
@@ -33,5 +35,7 @@ def optimise(module: Module, lanes: int = 16, dots: bool = False) -> Module:
     module = merge_axes(module)
     if dots:
         module = dot_bytes(module)
+    if pairs:
+        module = dot_pairs(module)
     verify(module)
     return module

@@ -1,7 +1,7 @@
 """Signatures of the vector primitives: one entry per operation, in the order of the documentation.
 
 In `returns` and `params`: T the type itself, E its element, M its mask, U the unsigned type of the same
-shape, S the second (source) type of the name, H the type of half the lanes. In a scalar type T is E.
+shape, J i32 of as many lanes, S the second (source) type of the name, H the type of half the lanes. In a scalar type T is E.
 `kinds` are the element kinds it exists for: f floats, i signed, u unsigned, h 16-bit floats held as bits.
 """
 
@@ -68,6 +68,7 @@ SIGNATURES = _table(
         "i",
         "c + the sum over a lane of unsigned byte of a * signed byte of b; wraps",
     ),
+    _S("dot2", "T", "J a, J b, T c", "f", "c + the sum over a lane of bf16 of a * bf16 of b, both in 32 bits"),
     _S("min", "T", "T a, T b", "fiu", "smaller; NaN if either is NaN"),
     _S("max", "T", "T a, T b", "fiu", "larger; NaN if either is NaN"),
     _S("min_fast", "T", "T a, T b", "fiu", "a < b ? a : b, so b if either is NaN"),

@@ -48,6 +48,7 @@ T type, E element, M mask, S source type, H type of half the lanes:
     T hr_fma_T(T a, T b, T c): a * b + c; one rounding exactly where Isa.fma, else two
     T hr_fnma_T(T a, T b, T c): c - a * b; one rounding exactly where Isa.fma, else two
     T hr_dot4_T(T a, T b, T c): c + the sum over a lane of unsigned byte of a * signed byte of b; wraps
+    T hr_dot2_T(J a, J b, T c): c + the sum over a lane of bf16 of a * bf16 of b, both in 32 bits
     T hr_min_T(T a, T b): smaller; NaN if either is NaN
     T hr_max_T(T a, T b): larger; NaN if either is NaN
     T hr_min_fast_T(T a, T b): a < b ? a : b, so b if either is NaN
@@ -117,6 +118,11 @@ class Isa:
         return self.header == "immintrin.h"
 
     @property
+    def pairs(self) -> bool:
+        """Whether dot2 of f32 is one instruction."""
+        return "avx512bf16" in self.features
+
+    @property
     def target_attribute(self) -> str:
         """`__attribute__((target("avx2,fma")))`, or "" when the compiler's default will do."""
         return f'__attribute__((target("{",".join(self.features)}")))' if self.features else ""
@@ -124,6 +130,7 @@ class Isa:
 
 _AVX2 = ("avx2", "fma", "f16c")
 _AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
+_VNNI = (*_AVX512, "avx512vnni")
 ISAS = {
     isa.name: isa
     for isa in (
@@ -132,7 +139,8 @@ ISAS = {
         Isa("avx2", 8, _AVX2, "immintrin.h", True, 16),
         Isa("avx2vnni", 8, ("avxvnni", *_AVX2), "immintrin.h", True, 16),
         Isa("avx512", 16, (*_AVX512, *_AVX2), "immintrin.h", True, 32),
-        Isa("avx512vnni", 16, (*_AVX512, "avx512vnni", *_AVX2), "immintrin.h", True, 32),
+        Isa("avx512vnni", 16, (*_VNNI, *_AVX2), "immintrin.h", True, 32),
+        Isa("avx512bf16", 16, (*_VNNI, "avx512bf16", *_AVX2), "immintrin.h", True, 32),
         Isa("neon", 4, (), "arm_neon.h", True, 32),
     )
 }
@@ -229,7 +237,7 @@ def _definition(isa: Isa, name: str) -> str:
         raise ValueError(f"{name!r}: operation {signature.op!r} does not exist for this type")
     named = letters(t, s)
     returns = named[signature.returns].c if signature.returns in named else signature.returns
-    params = re.sub(r"\b[TEMUHS]\b", lambda m: named[m[0]].c, signature.params)
+    params = re.sub(r"\b[TEMUHSJ]\b", lambda m: named[m[0]].c, signature.params)
     body = expand(text, t, s, vector_generic.constants(t))
     return function(name, returns, params, body, "HR_INLINE", wide_types(isa, *named.values()))
 

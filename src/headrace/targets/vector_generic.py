@@ -87,6 +87,11 @@ _FLOAT = {
     "min": "return select$(ne$(a, a), a, min_fast$(a, b));",
     "max": "return select$(ne$(a, a), a, max_fast$(a, b));",
     "abs": "return cast$T$U(cast$U$T(a) & splat$U($MAX));",
+    # the upper halves first, as the instruction has them
+    "dot2": """\
+$K x = cast$K$J(a), y = cast$K$J(b), high = splat$K(0xffff0000u);
+$T r = fma$(cvt$T$F(cast$F$K(x & high)), cvt$T$F(cast$F$K(y & high)), c);
+return fma$(cvt$T$F(cast$F$K(x << 16)), cvt$T$F(cast$F$K(y << 16)), r);""",
     "copysign": "return cast$T$U((cast$U$T(a) & splat$U($MAX)) | (cast$U$T(b) & ~splat$U($MAX)));",
     "select_lt": "return select$(lt$(x, y), a, b);",
     "trunc": "return copysign$(floor$(abs$(a)), a);",
