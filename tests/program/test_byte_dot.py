@@ -13,7 +13,7 @@ from headrace.program.build import Builder, Tensor
 from headrace.program.byte_dot import dot_bytes
 from headrace.program.expr import Expr, binary, cast, const, select, walk, word
 from headrace.program.fuse import fuse
-from headrace.program.guard import guard_bytes
+from headrace.program.guard import guard_narrow
 from headrace.program.interp import run
 from headrace.program.ir import Define, Module
 from headrace.program.optimise import optimise
@@ -156,12 +156,12 @@ def test_padding_holds_the_zero_point(zero: int, dtype: str) -> None:
     assert sums(new) and not any(n.op == "select" for r in sums(new) for n in walk(r))
     given = feeds(module, 1)
     assert (run(new, given)["y"] == run(module, given)["y"]).all()
-    assert (run(guard_bytes(module), given)["y"] == run(module, given)["y"]).all()
+    assert (run(guard_narrow(module), given)["y"] == run(module, given)["y"]).all()
 
 
 def test_a_zero_point_that_is_no_byte_keeps_its_guard() -> None:
     module = convolution(300)
-    assert guard_bytes(module).body == module.body
+    assert guard_narrow(module).body == module.body
     given = feeds(module, 1)
     assert (run(optimise(module, 16, True), given)["y"] == run(module, given)["y"]).all()
 

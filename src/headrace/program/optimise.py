@@ -6,7 +6,7 @@ from headrace.program.byte_dot import dot_bytes
 from headrace.program.fold import fold_constants
 from headrace.program.forward import forward_copies
 from headrace.program.fuse import fuse
-from headrace.program.guard import guard_bytes
+from headrace.program.guard import guard_narrow
 from headrace.program.ir import Module
 from headrace.program.layout import choose_layout
 from headrace.program.merge import merge_axes
@@ -28,7 +28,7 @@ def optimise(module: Module, lanes: int = 16, dots: bool = False, pairs: bool = 
     module = fold_constants(fuse(module))
     module = fold_symmetric(module)
     module = split_axes(module)
-    module = pad_guarded(guard_bytes(module))
+    module = pad_guarded(guard_narrow(module))
     module = split_guards(module)
     module = forward_copies(module)
     module = choose_layout(module, lanes)

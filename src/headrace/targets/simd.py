@@ -95,7 +95,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from headrace.targets import vector_generic, vector_neon, vector_x86
+from headrace.targets import intrinsic, vector_generic, vector_neon, vector_x86
 from headrace.targets.expand import expand, function, letters
 from headrace.targets.primitives import SIGNATURES
 from headrace.targets.vector_types import ELEMS, FUNCTION, VType, parse
@@ -243,6 +243,9 @@ def _definition(isa: Isa, name: str) -> str:
 
 
 def _body(isa: Isa, op: str, t: VType, s: VType | None) -> str | None:
+    instruction = intrinsic.find(op, t, isa.features)
+    if instruction is not None:
+        return f"return ($T){instruction.text(t.bytes)};"
     if isa.header == "immintrin.h":
         text = vector_x86.body(isa.name, op, t, s)
     else:

@@ -7,8 +7,6 @@ from headrace.targets.vector_types import VType
 
 _PREFIX = {16: "_mm", 32: "_mm256", 64: "_mm512"}
 _LEVELS = {"x86-64": 0, "avx2": 1, "avx2vnni": 1, "avx512": 2, "avx512vnni": 2, "avx512bf16": 2}
-_VNNI = {"avx2vnni": "dpbusd_avx", "avx512vnni": "dpbusd", "avx512bf16": "dpbusd"}
-_BF16 = frozenset(("avx512bf16",))
 _ROUND = {"round": "0x08", "floor": "0x09", "ceil": "0x0a", "trunc": "0x0b"}
 
 # clang up to 22 exchanges operands when it merges a blend into vpternlog (LLVM issue 157929): results of bit
@@ -22,9 +20,7 @@ def body(name: str, op: str, t: VType, s: VType | None) -> str | None:
     """C statements of hr_<op>_<t>[_<s>] on the instruction set `name`; None: use the portable body."""
     level = _LEVELS[name]
     if op == "dot4":
-        return _dot(name, level, t)
-    if op == "dot2":
-        return _pair_dot(t) if name in _BF16 else None
+        return _dot(level, t)
     if op == "cvt" and s is not None:
         return _convert(level, t, s) if level else None
     if t.lanes == 1:
@@ -116,27 +112,17 @@ def _int(level: int, op: str, t: VType) -> str | None:
     return None
 
 
-def _dot(name: str, level: int, t: VType) -> str | None:
-    """One instruction of VNNI, or the products of even and of odd bytes as pairs of 16 bits, which cannot overflow."""
+def _dot(level: int, t: VType) -> str | None:
+    """The products of even and of odd bytes as pairs of 16 bits, which cannot overflow."""
     if t.elem.bits != 32 or t.bytes not in _PREFIX or t.bytes > 16 << level:
         return None
     p, _, r = _names(t)
-    if name in _VNNI:
-        return f"return ($T){p}_{_VNNI[name]}_epi32(({r})c, ({r})a, ({r})b);"
     low = f"{p}_set1_epi16(255)"
     low_bytes = f"({r})a & {low}" if t.bytes < 64 else f"_mm512_and_si512(({r})a, {low})"
     return f"""\
 {r} even = {p}_madd_epi16({low_bytes}, {p}_srai_epi16({p}_slli_epi16(({r})b, 8), 8));
 {r} odd = {p}_madd_epi16({p}_srli_epi16(({r})a, 8), {p}_srai_epi16(({r})b, 8));
 return ($T){p}_add_epi32(({r})c, {p}_add_epi32(even, odd));"""
-
-
-def _pair_dot(t: VType) -> str | None:
-    """One instruction, which takes inputs and gives results below the normal numbers as zero."""
-    if t.elem.bits != 32 or t.bytes not in _PREFIX:
-        return None
-    p, _, r = _names(t)
-    return f"return ($T){p}_dpbf16_ps(({r})c, ({r}bh)a, ({r}bh)b);"
 
 
 def _masked(level: int, op: str, t: VType) -> str | None:
