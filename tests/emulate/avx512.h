@@ -278,4 +278,31 @@ EMU float emu_bf16(uint32_t bits) {
         PUT(R, c); \
     }
 PAIR_DOT(_mm, __m128) PAIR_DOT(_mm256, __m256) PAIR_DOT(_mm512, __m512)
+
+/* ---- f16: f32 has more than twice its bits, so only the multiply-add needs more ---- */
+typedef short __m128h __attribute__((vector_size(16), may_alias));
+typedef short __m256h __attribute__((vector_size(32), may_alias));
+typedef short __m512h __attribute__((vector_size(64), may_alias));
+EMU float emu_half(uint16_t x) { return _cvtsh_ss(x); }
+EMU uint16_t emu_to_half(float x) { return _cvtss_sh(x, 0); }
+EMU uint16_t emu_half_fma(float x, float y, float z) {
+    const long double exact = (long double)x * y + z; /* exact wherever f16 holds the result */
+    float r = (float)exact;
+    uint32_t bits;
+    __builtin_memcpy(&bits, &r, sizeof bits);
+    if (r - r == 0 && r != exact) { /* to odd: cut off, and the last bit set */
+        if (__builtin_fabsl(r) > __builtin_fabsl(exact)) bits--;
+        bits |= 1;
+    }
+    __builtin_memcpy(&r, &bits, sizeof bits);
+    return emu_to_half(r);
+}
+#define HALF_FLOATS(P, R) \
+    BINARY(P##_add_ph, R, uint16_t, emu_to_half(emu_half(x) + emu_half(y))) \
+    BINARY(P##_sub_ph, R, uint16_t, emu_to_half(emu_half(x) - emu_half(y))) \
+    BINARY(P##_mul_ph, R, uint16_t, emu_to_half(emu_half(x) * emu_half(y))) \
+    BINARY(P##_div_ph, R, uint16_t, emu_to_half(emu_half(x) / emu_half(y))) \
+    TERNARY(P##_fmadd_ph, R, uint16_t, emu_half_fma(emu_half(x), emu_half(y), emu_half(z))) \
+    TERNARY(P##_fnmadd_ph, R, uint16_t, emu_half_fma(-emu_half(x), emu_half(y), emu_half(z)))
+HALF_FLOATS(_mm, __m128h) HALF_FLOATS(_mm256, __m256h) HALF_FLOATS(_mm512, __m512h)
 #endif

@@ -22,7 +22,7 @@ from tests.targets.simd_cases import fused
 
 Array = np.ndarray[Any, Any]
 ROWS, BYTES = 96, 64
-ISA = simd.ISAS["avx512bf16"]
+ISA = simd.ISAS["avx512fp16"]
 HAS_GCC = any(t.kind == KIND for t in find_toolchains())
 pytestmark = pytest.mark.skipif(not (HAS_GCC and (emulated(ISA) or not lacking(ISA))), reason="needs gcc and AVX2")
 
@@ -252,6 +252,12 @@ def every_width(width: int) -> list[Case]:
     out.append(Case(f"{p}_abs_epi64(A)", i, i, elementwise("i8", width, lambda a, *_: np.abs(a)), "i8"))
     out.append(Case(f"{p}_dpbusd_epi32(C, A, B)", i, i, dpbusd(width), "u1"))
     out.append(Case(f"{p}_dpbf16_ps(C, ({m}bh)A, ({m}bh)B)", m, m, dpbf16(width), "f4"))
+    h = m + "h"
+    for op, g in (("add", np.add), ("sub", np.subtract), ("mul", np.multiply), ("div", np.divide)):
+        f = elementwise("f2", width, lambda a, b, _, g=g: g(a, b))
+        out.append(Case(f"{p}_{op}_ph(A, B)", h, h, f, "f2"))
+    out.append(Case(f"{p}_fmadd_ph(A, B, C)", h, h, elementwise("f2", width, fma(1)), "f2"))
+    out.append(Case(f"{p}_fnmadd_ph(A, B, C)", h, h, elementwise("f2", width, fma(-1)), "f2"))
     if width < 64:
         out.append(Case(f"{p}_dpbusd_avx_epi32(C, A, B)", i, i, dpbusd(width), "u1"))
     for b in (8, 16, 32, 64):
@@ -342,7 +348,7 @@ def test_intrinsic(library: ctypes.CDLL, name: str) -> None:
 def compare(got: Array, want: Array, c: Case) -> None:
     """Equal bits; of a float result any NaN for a NaN."""
     if c.of[:1] == "f" and c.result.startswith("__m"):
-        kind = {"d": "f8", "i": "f2"}.get(c.result[-1], "f4")
+        kind = {"d": "f8", "i": "f2", "h": "f2"}.get(c.result[-1], "f4")
         x, y = np.ascontiguousarray(got).view(kind), np.ascontiguousarray(want).view(kind)
         same = (np.isnan(x) & np.isnan(y)) | (x.view(f"u{kind[1]}") == y.view(f"u{kind[1]}"))
         where = np.argwhere(~same)

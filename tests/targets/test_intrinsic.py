@@ -47,12 +47,13 @@ def library(i: Intrinsic, width: int, folder: Path) -> ctypes.CDLL:
         pytest.skip(f"needs a processor with {', '.join(sorted(lacking(isa)))}, or gcc and AVX2")
     lanes = width * 8 // ELEMS[i.sums].bits
     t = VType(ELEMS[i.sums], lanes)
-    text = simd.prelude(isa, {f"hr_{i.op}_{t.name}"}, {t.c, f"i32x{lanes}"})
+    word = t.c if i.terms == 1 else f"i32x{lanes}"
+    text = simd.prelude(isa, {f"hr_{i.op}_{t.name}"}, {t.c, word})
     assert i.text(width) in text, "the prelude uses it"
     (folder / "x.c").write_text(
         f"{text}\n{isa.target_attribute}\nvoid f(const char *a, const char *b, const char *c, char *d, long n) {{\n"
         f"    for (long i = 0; i < n; i++, a += {width}, b += {width}, c += {width}, d += {width}) {{\n"
-        f"        i32x{lanes} x, y; {t.c} z;\n"
+        f"        {word} x, y; {t.c} z;\n"
         f"        __builtin_memcpy(&x, a, {width}); __builtin_memcpy(&y, b, {width}); __builtin_memcpy(&z, c, {width});\n"
         f"        z = hr_{i.op}_{t.name}(x, y, z);\n        __builtin_memcpy(d, &z, {width});\n    }}\n}}\n"
     )

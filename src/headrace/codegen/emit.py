@@ -243,6 +243,10 @@ class Emitter:
         if e.op == "select" and self.lane_of(e.args[0]) is None and not all(harmless(a) for a in e.args[1:]):
             return self._branches(e, self.scalar(e.args[0], scope).text, scope, self.lanes)
         wide = in_single(e)
+        if e.dtype == "f16" and e.op in _FLOAT:
+            fused = self._fma(e, scope, self.lanes)
+            args = [self.widened(self.value(a, scope), "f16", self.lanes) for a in ([] if fused else e.args)]
+            return fused.text if fused else f"hr_{e.op}_f16x{self.lanes}({', '.join(args)})"
         if wide is not e:
             return self.vector(wide, scope, lane)
         if not self._has_vector_form(e):
@@ -371,7 +375,7 @@ class Emitter:
 
     def _fma(self, e: Expr, scope: Scope, lanes: int) -> Operand | None:
         """a*b + c and c - a*b in one operation."""
-        if e.dtype != "f32" or e.op not in ("add", "sub"):
+        if not (e.dtype == "f32" or (e.dtype == "f16" and lanes > 1)) or e.op not in ("add", "sub"):
             return None
         x, y = e.args
         if e.op == "add" and y.op != "mul":
@@ -379,10 +383,10 @@ class Emitter:
         if y.op != "mul":
             return None
         operands = [self.value(a, scope) for a in (*y.args, x)]
-        texts = [self.widened(o, "f32", lanes) if lanes > 1 else o.text for o in operands]
+        texts = [self.widened(o, e.dtype, lanes) if lanes > 1 else o.text for o in operands]
         name = "fma" if e.op == "add" else "fnma"
-        suffix = f"f32x{lanes}" if lanes > 1 else "f32"
-        return Operand(f"hr_{name}_{suffix}({', '.join(texts)})", "f32", lanes)
+        suffix = f"{e.dtype}x{lanes}" if lanes > 1 else "f32"
+        return Operand(f"hr_{name}_{suffix}({', '.join(texts)})", e.dtype, lanes)
 
     # --- stores ----------------------------------------------------------------------------------
 

@@ -70,6 +70,10 @@ INTRINSICS = (
         rounding="the upper product is added first; each addition rounds once, to nearest even, whatever the mode; "
         "operands and results below 2**-126 are zero",
     ),
+    Intrinsic(
+        "fma", "avx512fp16", "{p}_fmadd_ph(({r}h)a, ({r}h)b, ({r}h)c)", "f16", "f16", "f16", 1, exact=False,
+        rounding="once, where the loop nest rounds the product too",
+    ),
 )  # fmt: skip
 
 

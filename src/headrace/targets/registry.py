@@ -65,6 +65,7 @@ TARGETS = {
         Target("x86-64-avx512", ISAS["avx512"], "x86_64"),
         Target("x86-64-avx512-vnni", ISAS["avx512vnni"], "x86_64"),
         Target("x86-64-avx512-bf16", ISAS["avx512bf16"], "x86_64"),
+        Target("x86-64-avx512-fp16", ISAS["avx512fp16"], "x86_64"),
         Target("x86-64-dispatch", ISAS["x86-64"], "x86_64", tuple(ISAS[n] for n in ("avx2", "avx512", "avx512vnni"))),
         Target("aarch64", ISAS["neon"], "aarch64"),
         Target("generic", ISAS["generic"], ""),

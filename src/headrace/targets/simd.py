@@ -10,7 +10,8 @@ C types: scalars are `float`, `double`, `int8_t`, …; vectors are GNU vectors n
 `f32x16`, `i8x16`, `f64x16`. `simd.ctype("f32", 16)` is "f32x16", `simd.ctype("f32", 1)` is "float". Any power
 of two of lanes works, also wider or narrower than a register. `+ - * / & | ^ ~ == < …` and `v[i]` of GNU C
 work on vectors directly (but signed integers that can overflow: hr_add, hr_sub, hr_mul, which wrap).
-16-bit floats are bits in uint16_t, u16x16: f = hr_cvt_f32x16_bf16x16(hr_load_u16x16(p)).
+16-bit floats are bits in uint16_t, u16x16: f = hr_cvt_f32x16_bf16x16(hr_load_u16x16(p)). hr_add_f16x16 and
+hr_add_bf16x16, sub, mul and div round once; fma and fnma round once with avx512fp16, else twice.
 A mask is the signed integer type of the same width and lanes (i32x16 for f32x16, i8x16 for u8x16), all bits
 of a lane set or none; for scalars int32_t -1 or 0 (int64_t for f64, …). Masks of another width:
 hr_cvt_i8x16_i32x16(mask).
@@ -141,6 +142,7 @@ ISAS = {
         Isa("avx512", 16, (*_AVX512, *_AVX2), "immintrin.h", True, 32),
         Isa("avx512vnni", 16, (*_VNNI, *_AVX2), "immintrin.h", True, 32),
         Isa("avx512bf16", 16, (*_VNNI, "avx512bf16", *_AVX2), "immintrin.h", True, 32),
+        Isa("avx512fp16", 16, (*_VNNI, "avx512bf16", "avx512fp16", *_AVX2), "immintrin.h", True, 32),
         Isa("neon", 4, (), "arm_neon.h", True, 32),
     )
 }

@@ -6,7 +6,8 @@ from headrace.targets.vector_transpose import transposed
 from headrace.targets.vector_types import VType
 
 _PREFIX = {16: "_mm", 32: "_mm256", 64: "_mm512"}
-_LEVELS = {"x86-64": 0, "avx2": 1, "avx2vnni": 1, "avx512": 2, "avx512vnni": 2, "avx512bf16": 2}
+_LEVELS = {"x86-64": 0, "avx2": 1, "avx2vnni": 1, "avx512": 2, "avx512vnni": 2, "avx512bf16": 2, "avx512fp16": 2}
+_FP16 = frozenset(("avx512fp16",))
 _ROUND = {"round": "0x08", "floor": "0x09", "ceil": "0x0a", "trunc": "0x0b"}
 
 # clang up to 22 exchanges operands when it merges a blend into vpternlog (LLVM issue 157929): results of bit
@@ -23,6 +24,8 @@ def body(name: str, op: str, t: VType, s: VType | None) -> str | None:
         return _dot(level, t)
     if op == "cvt" and s is not None:
         return _convert(level, t, s) if level else None
+    if t.elem.kind == "h":
+        return _half(op, t) if name in _FP16 else None
     if t.lanes == 1:
         return _scalar(level, op, t) if t.elem.kind == "f" else None
     if t.bytes not in _PREFIX or t.bytes > 16 << level:
@@ -66,6 +69,16 @@ def _float(level: int, op: str, t: VType) -> str | None:
     if level == 2 and op == "ldexp":
         return f"return ($T){p}_scalef_{x}(({r})a, ({r})n);"
     return None
+
+
+def _half(op: str, t: VType) -> str | None:
+    """Arithmetic of f16 in its own instructions."""
+    if t.elem.name != "f16" or t.bytes not in _PREFIX or op not in ("add", "sub", "mul", "div", "fnma"):
+        return None
+    p, r = _PREFIX[t.bytes], f"__m{t.bytes * 8}h"
+    if op == "fnma":
+        return f"return ($T){p}_fnmadd_ph(({r})a, ({r})b, ({r})c);"
+    return f"return ($T){p}_{op}_ph(({r})a, ({r})b);"
 
 
 def _halves(op: str, t: VType) -> str | None:
