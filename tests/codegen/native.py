@@ -23,10 +23,10 @@ from headrace.program.dtypes import numpy_dtype
 from headrace.program.ir import Module
 from headrace.targets.registry import get_target
 from headrace.targets.toolchain import Toolchain, find_toolchain, run_compiler
-from tests.emulate.build import KIND, NATIVE, RUNNABLE, emulated, flags_for
+from tests.emulate.build import EVERYDAY, HERE, KIND, NATIVE, RUNNABLE, emulated, flags_for
 
 GUARD = 256  # bytes
-__all__ = ["NATIVE", "RUNNABLE", "Native"]
+__all__ = ["EVERYDAY", "HERE", "NATIVE", "RUNNABLE", "Native"]
 FLAGS = (
     "-std=c11",
     "-O1",

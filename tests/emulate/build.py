@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from headrace.targets.host import host_arch, host_features
-from headrace.targets.registry import TARGETS, Target
+from headrace.targets.registry import TARGETS
 from headrace.targets.simd import Isa
 from headrace.targets.toolchain import find_toolchains
 
@@ -37,9 +39,8 @@ def flags_for(isa: Isa) -> tuple[str, ...]:
 
 
 NATIVE = [t.name for t in TARGETS.values() if not t.missing_here()]
-RUNNABLE = [t.name for t in TARGETS.values() if t.name in NATIVE or emulated(t.isa)]
-
-
-def why_not(target: Target) -> str:
-    """What lacks for the code of a target to run here in any way; "" where nothing does."""
-    return "" if target.name in RUNNABLE else target.missing_here()
+_EMULATED = [t.name for t in TARGETS.values() if t.name not in NATIVE and emulated(t.isa)]
+RUNNABLE = [*NATIVE, *_EMULATED]
+# of those that are emulated the plainest and the richest, whose code holds that of the others
+EVERYDAY = [*NATIVE, *(t for t in _EMULATED if t == "x86-64-avx512" or t == _EMULATED[-1])]
+HERE = [pytest.param(t, marks=[] if t in EVERYDAY else [pytest.mark.slow]) for t in RUNNABLE]

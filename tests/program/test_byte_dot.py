@@ -20,7 +20,7 @@ from headrace.program.optimise import optimise
 from headrace.program.verify import verify
 from headrace.schedule.steps import macs
 from headrace.targets.registry import get_target
-from tests.codegen.native import RUNNABLE, Native
+from tests.codegen.native import EVERYDAY, HERE, Native
 
 BOTH = hs.sampled_from(["u8", "i8"])
 NUMPY = {"u8": np.uint8, "i8": np.int8}
@@ -106,12 +106,12 @@ def test_the_instruction_is_its_loop_nest() -> None:
     given = {"x": a, "y": a.view(np.int8)}
     wanted = run(module, given)
     assert (wanted["words"] == wanted["nest"]).all()
-    for target in RUNNABLE:
+    for target in EVERYDAY:
         got = Native(module, target).run(given)
         assert (got["words"] == wanted["words"]).all() and (got["nest"] == wanted["words"]).all(), target
 
 
-@pytest.mark.parametrize("target", RUNNABLE)
+@pytest.mark.parametrize("target", HERE)
 @pytest.mark.parametrize(
     ("rows", "k", "columns", "dtype", "zero"), [(5, 39, 37, "u8", "const"), (1, 64, 70, "i8", "rows")]
 )

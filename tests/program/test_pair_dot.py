@@ -20,7 +20,7 @@ from headrace.program.pair_dot import dot_pairs
 from headrace.program.verify import verify
 from headrace.schedule.steps import macs
 from headrace.targets.registry import get_target
-from tests.codegen.native import RUNNABLE, Native
+from tests.codegen.native import EVERYDAY, HERE, RUNNABLE, Native
 from tests.program.compare import assert_close
 
 BF16 = ml_dtypes.bfloat16
@@ -92,12 +92,12 @@ def test_the_operator_is_its_loop_nest() -> None:
         exact = (p * q).sum(-1).astype(np.float32)
     np.testing.assert_array_equal(wanted["words"], exact)
     assert_close({"words": wanted["nest"]}, {"words": exact}, 2)
-    for target in RUNNABLE:
+    for target in EVERYDAY:
         got = Native(module, target).run({"x": a, "y": a})
         assert_close(got, wanted, 2, target)
 
 
-@pytest.mark.parametrize("target", RUNNABLE)
+@pytest.mark.parametrize("target", HERE)
 @pytest.mark.parametrize(("rows", "k", "columns", "out"), [(5, 39, 37, "bf16"), (1, 64, 70, "f32")])
 def test_native_code_gives_the_same(target: str, rows: int, k: int, columns: int, out: str) -> None:
     module, isa = product(rows, k, columns, 2, out, whole=True), get_target(target).isa
