@@ -152,6 +152,7 @@ def generate(
     from headrace.ops.registry import native
     from headrace.passes.prepare import prepare
     from headrace.program.optimise import optimise
+    from headrace.program.pair_dot import uses_pairs
 
     def prepared_with(fixed: Mapping[str, Any]) -> Prepared:
         return prepare(
@@ -181,6 +182,7 @@ def generate(
         )
         for isa in (target.isa, *target.wider)
     )
+    wider = [v for v in wider if not v.isa.pairs or uses_pairs(v.module)]
     generated = generate_c(narrow.module, name, target, stream=live, steady=narrow.steady, threads=threads, wider=wider)
     if data is not None:
         offline = model.metadata.get("headrace.sha256", "")

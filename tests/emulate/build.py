@@ -12,7 +12,16 @@ from headrace.targets.simd import Isa
 from headrace.targets.toolchain import find_toolchains
 
 HEADER = Path(__file__).parent / "avx512.h"
-FLAGS = ("-O1", "-mavx2", "-mfma", "-mf16c", "-include", str(HEADER), "-Wno-psabi", "-Werror=implicit-function-declaration")
+FLAGS = (
+    "-O1",
+    "-mavx2",
+    "-mfma",
+    "-mf16c",
+    "-include",
+    str(HEADER),
+    "-Wno-psabi",
+    "-Werror=implicit-function-declaration",
+)
 KIND = "gcc"
 NEEDS = {"avx2", "fma", "f16c"}
 BEYOND = ("avx512", "avxvnni", "amx")  # how the features begin that the header stands in for

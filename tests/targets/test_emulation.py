@@ -233,7 +233,9 @@ def madd(a: Array, b: Array, _c: Array, _k: Array) -> Array:
 
 def whole(call: str, kind: str, f: Callable[..., Array], want: Callable[..., Array] | None = None) -> Case:
     """A case on integers of 512 bits."""
-    given = want or elementwise(kind, BYTES, f if not isinstance(f, np.ufunc) or f.nin > 2 else (lambda a, b, _: f(a, b)))
+    given = want or elementwise(
+        kind, BYTES, f if not isinstance(f, np.ufunc) or f.nin > 2 else (lambda a, b, _: f(a, b))
+    )
     return Case(f"_mm512_{call}", "__m512i", "__m512i", given, kind)
 
 

@@ -442,7 +442,11 @@ def in_single(e: Expr) -> Expr:
     """Operations on 16-bit floats as operations on f32 whose result is rounded; other expressions as they are."""
     single = {"f32", "bool", *HALF}
     has_half = e.dtype in HALF or any(a.dtype in HALF for a in e.args)
-    if not has_half or e.op in ("const", "load", "reduce", "word") or not {e.dtype, *(a.dtype for a in e.args)} <= single:
+    if (
+        not has_half
+        or e.op in ("const", "load", "reduce", "word")
+        or not {e.dtype, *(a.dtype for a in e.args)} <= single
+    ):
         return e
     if e.op == "cast":
         crosses = e.dtype in HALF and e.args[0].dtype in HALF

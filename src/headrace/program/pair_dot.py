@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 
 from headrace.program.dtypes import numpy_dtype
-from headrace.program.expr import Axis, Expr, binary, transform, word
+from headrace.program.expr import Axis, Expr, binary, transform, walk, word
 from headrace.program.index import free_vars
-from headrace.program.ir import Define, Module, Statement
+from headrace.program.ir import Define, Module, Statement, nested
 from headrace.program.rewrite import each_list, map_expressions, replace_body
 from headrace.program.words import Array, is_constant, side_by_side, sum_of_words, table
 
@@ -29,6 +29,17 @@ def dot_pairs(module: Module) -> Module:
         return [_define(s) if isinstance(s, Define) and not s.ordered else s for s in body]
 
     return replace_body(module, each_list(module.body, statements))
+
+
+def uses_pairs(module: Module) -> bool:
+    """Whether a sum was rewritten."""
+
+    def holds(s: Statement) -> bool:
+        if isinstance(s, Define):
+            return any(n.op == "dot2" for st in s.stores for n in walk(st.value))
+        return any(map(holds, nested(s)))
+
+    return any(map(holds, module.body))
 
 
 def _define(s: Define) -> Define:

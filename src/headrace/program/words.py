@@ -50,9 +50,7 @@ def load_table(data: Array, name: str, axes: list[Axis]) -> Expr:
     return load(Buffer(name, "i32", data.shape, "const", data), tuple(a.var for a in axes))
 
 
-def sum_of_words(
-    x: Expr, along: Axis, axes: tuple[Axis, ...], outer: list[Axis], weights: Array, dot: Dot
-) -> Expr:
+def sum_of_words(x: Expr, along: Axis, axes: tuple[Axis, ...], outer: list[Axis], weights: Array, dot: Dot) -> Expr:
     """The sum over `axes` of x times weights, of shape [*outer, *axes], by words of elements along one axis.
 
     weights has the element type of the words. What does not fill a word at the end of `along` is a sum of its

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from headrace.program.build import Builder, Tensor
-from headrace.program.expr import Expr, cast
-from headrace.program.ir import Module
 from headrace.targets.vector_types import VType
+
+if TYPE_CHECKING:
+    from headrace.program.expr import Expr
+    from headrace.program.ir import Module
 
 _PREFIX = {16: "_mm", 32: "_mm256", 64: "_mm512"}
 
@@ -46,6 +48,9 @@ class Intrinsic:
 
     def meaning(self, lanes: int) -> Module:
         """The loop nest: inputs a, b of lanes * terms elements and c of `lanes`, output d."""
+        from headrace.program.build import Builder
+        from headrace.program.expr import cast
+
         build, n = Builder(), self.terms
         a, b = build.input("a", self.left, (lanes * n,)), build.input("b", self.right, (lanes * n,))
         c = build.input("c", self.sums, (lanes,))
@@ -56,8 +61,7 @@ class Intrinsic:
         def lane(i: Expr) -> Expr:
             return c[i] + (build.sum((n,), lambda r: product(i * n + r)) if n > 1 else product(i))
 
-        out: Tensor = build.compute((lanes,), lane)
-        build.output("d", out)
+        build.output("d", build.compute((lanes,), lane))
         return build.module()
 
 
