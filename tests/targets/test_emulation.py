@@ -174,7 +174,7 @@ def cases() -> list[Case]:
         out.append(whole(f"abs_epi{b}(A)", f"i{b // 8}", lambda x, *_: np.abs(x)))
     out += [
         whole("add_epi32(A, B)", "u4", np.add), whole("and_si512(A, B)", "u8", np.bitwise_and),
-        whole("set1_epi16((short)k)", "i2", lambda *_: np.zeros(0), lambda *x: np.repeat(x[3].view(np.uint8).reshape(ROWS, 8)[:, :2], 32, 0).reshape(ROWS, BYTES)),
+        whole("set1_epi16((short)k)", "i2", np.add, splat_mask),
         whole("madd_epi16(A, B)", "i2", np.add, madd),
         Case("_mm512_loadu_ps(pa)", "__m512", "__m512", lambda a, *_: a),
     ]  # fmt: skip
@@ -224,6 +224,11 @@ def half_cases(x: str, end: str, part: str, suffix: str) -> list[Case]:
         keep = ((1, 0), (0, 1)) if which == 0 else ((0, 0), (1, 0))
         out.append(Case(f"_mm512_insert{part}(A, {low}, {which})", w, w, halves(*keep)))
     return out
+
+
+def splat_mask(_a: Array, _b: Array, _c: Array, k: Array) -> Array:
+    """The lower 16 bits of the mask in every lane."""
+    return np.repeat(k.view(np.uint16)[::4], 32).view(np.uint8).reshape(ROWS, BYTES)
 
 
 def madd(a: Array, b: Array, _c: Array, _k: Array) -> Array:
@@ -294,7 +299,8 @@ def kernel(n: int, c: Case) -> str:
     used = [v for v in "ABC" if re.search(rf"\b{v}\b", c.call)]
     loads = " ".join(f"{c.operand} {v}; __builtin_memcpy(&{v}, p{v.lower()}, sizeof {v});" for v in used)
     return (
-        f"{ISA.target_attribute}\nvoid t{n}(const char *pa, const char *pb, const char *pc, const uint64_t *m, char *pr) {{\n"
+        f"{ISA.target_attribute}\n"
+        f"void t{n}(const char *pa, const char *pb, const char *pc, const uint64_t *m, char *pr) {{\n"
         f"    for (int i = 0; i < {ROWS}; i++, pa += 64, pb += 64, pc += 64, pr += 64) {{\n"
         f"        const uint64_t k = m[i]; (void)k; (void)pb; (void)pc; {loads}\n        {result}\n    }}\n}}"
     )

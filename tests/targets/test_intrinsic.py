@@ -54,7 +54,8 @@ def library(i: Intrinsic, width: int, folder: Path) -> ctypes.CDLL:
         f"{text}\n{isa.target_attribute}\nvoid f(const char *a, const char *b, const char *c, char *d, long n) {{\n"
         f"    for (long i = 0; i < n; i++, a += {width}, b += {width}, c += {width}, d += {width}) {{\n"
         f"        {word} x, y; {t.c} z;\n"
-        f"        __builtin_memcpy(&x, a, {width}); __builtin_memcpy(&y, b, {width}); __builtin_memcpy(&z, c, {width});\n"
+        f"        __builtin_memcpy(&x, a, {width}); __builtin_memcpy(&y, b, {width});\n"
+        f"        __builtin_memcpy(&z, c, {width});\n"
         f"        z = hr_{i.op}_{t.name}(x, y, z);\n        __builtin_memcpy(d, &z, {width});\n    }}\n}}\n"
     )
     flags = (*CFLAGS, *flags_for(isa), "-fPIC", "-shared", "-o", "x.so", "x.c")

@@ -9,27 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from headrace.codegen import scalar
+from headrace.codegen.half import in_single
 from headrace.codegen.scalar import CTYPES, HALF
 from headrace.codegen.scope import Operand, Scope
 from headrace.program.access import flat, harmless
-from headrace.program.dtypes import is_float, numpy_dtype, size_of
-from headrace.program.expr import (
-    BINARY,
-    COMPARE,
-    MATH,
-    UNARY,
-    Expr,
-    Extent,
-    cast,
-    const,
-    index,
-    rebuild,
-    substitute,
-    walk,
-)
+from headrace.program.dtypes import is_float, size_of
+from headrace.program.expr import BINARY, COMPARE, MATH, UNARY, Expr, Extent, index, substitute, walk
 from headrace.program.index import bounds, coefficient, free_vars
 from headrace.program.ir import Buffer
 
@@ -436,30 +422,6 @@ class Emitter:
         self.lane_vars.add(lane)
         del self.variables[lane]
         scope.close(f"for (int {i} = 0; {i} < {self.active(lane, scope) or self.lanes}; ++{i})", body)
-
-
-def in_single(e: Expr) -> Expr:
-    """Operations on 16-bit floats as operations on f32 whose result is rounded; other expressions as they are."""
-    single = {"f32", "bool", *HALF}
-    has_half = e.dtype in HALF or any(a.dtype in HALF for a in e.args)
-    if (
-        not has_half
-        or e.op in ("const", "load", "reduce", "word")
-        or not {e.dtype, *(a.dtype for a in e.args)} <= single
-    ):
-        return e
-    if e.op == "cast":
-        crosses = e.dtype in HALF and e.args[0].dtype in HALF
-        return cast(cast(e.args[0], "f32"), e.dtype) if crosses and e.dtype != e.args[0].dtype else e
-    args = tuple(_single(a) if a.dtype in HALF else a for a in e.args)
-    out = rebuild(e, args)
-    return cast(out, e.dtype) if e.dtype in HALF else out
-
-
-def _single(a: Expr) -> Expr:
-    if a.op != "const":
-        return cast(a, "f32")
-    return const(float(np.asarray(a.arg, numpy_dtype(a.dtype)).astype(np.float32)), "f32")
 
 
 def bare(text: str, e: Expr) -> str:

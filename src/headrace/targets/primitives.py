@@ -1,7 +1,8 @@
 """Signatures of the vector primitives: one entry per operation, in the order of the documentation.
 
 In `returns` and `params`: T the type itself, E its element, M its mask, U the unsigned type of the same
-shape, J i32 of as many lanes, S the second (source) type of the name, H the type of half the lanes. In a scalar type T is E.
+shape, J i32 of as many lanes, S the second (source) type of the name, H the type of half the lanes. In a
+scalar type T is E.
 `kinds` are the element kinds it exists for: f floats, i signed, u unsigned, h 16-bit floats held as bits.
 """
 
