@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -173,6 +174,7 @@ def test_faults_of_our_own_are_called_so(run: Cli, model: Path, monkeypatch: pyt
 def test_targets_and_doctor(run: Cli) -> None:
     status, out, _ = run("targets")
     assert status == 0 and "x86-64-avx512" in out
+    assert all(re.match(r"\S+ +\S.* +(yes|no) +(yes|no)\b", line) for line in out.splitlines()[1:]), out
     assert {"native", "aarch64"} <= {row["name"] for row in json.loads(run("targets", "--json")[1])}
     status, out, _ = run("doctor")
     assert status == 0 and "compiles and loads" in out

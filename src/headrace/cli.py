@@ -318,10 +318,11 @@ def _targets(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json(rows)
         return DONE
-    print(f"{'target':16}{'instruction set':26}{'build':7}{'run':5}missing")
+    first, second = (2 + max(map(len, names)) for names in ([r.name for r in rows], [r.isa for r in rows]))
+    print(f"{'target':{first}}{'instruction set':{second}}{'build':7}{'run':5}missing")
     for row in rows:
         build, run = ("yes" if flag else "no" for flag in (row.can_build, row.can_run))
-        print(f"{row.name:16}{row.isa:26}{build:7}{run:5}{row.missing}".rstrip())
+        print(f"{row.name:{first}}{row.isa:{second}}{build:7}{run:5}{row.missing}".rstrip())
     return DONE
 
 

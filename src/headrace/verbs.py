@@ -152,6 +152,7 @@ def generate(
     from headrace.ops.registry import native
     from headrace.passes.prepare import prepare
     from headrace.program.optimise import simplify, specialise
+    from headrace.program.pair_dot import uses_pairs
     from headrace.program.ring import use_rings
 
     def prepared_with(fixed: Mapping[str, Any]) -> Prepared:
@@ -178,11 +179,12 @@ def generate(
     narrow, *wider = (
         Variant(
             isa,
-            specialise(main, isa.lanes, isa.dots),
-            specialise(far_from_ends[0], isa.lanes, isa.dots) if far_from_ends else None,
+            specialise(main, isa.lanes, isa.dots, isa.pairs),
+            specialise(far_from_ends[0], isa.lanes, isa.dots, isa.pairs) if far_from_ends else None,
         )
         for isa in (target.isa, *target.wider)
     )
+    wider = [v for v in wider if not v.isa.pairs or uses_pairs(v.module)]
     generated = generate_c(narrow.module, name, target, stream=live, steady=narrow.steady, threads=threads, wider=wider)
     if data is not None:
         offline = model.metadata.get("headrace.sha256", "")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 import headrace as hr
 from headrace.targets.registry import TARGETS, get_target
@@ -22,9 +24,25 @@ def test_what_it_says_of_itself() -> None:
     assert program.info.target == NAME
     assert program.info.manifest["target"]["isa"] == "x86-64, avx2, avx512, avx512vnni"
     assert program.info.manifest["facts"]["entries"] == ["x86-64", "avx2", "avx512", "avx512vnni"]
-    assert program.info.isa == [t.isa.name for t in ALONE if not t.missing_here()][-1]
+    held = program.info.manifest["facts"]["entries"]
+    assert program.info.isa == [t.isa.name for t in ALONE if t.isa.name in held and not t.missing_here()][-1]
     (row,) = (t for t in hr.targets() if t.name == NAME)
-    assert row.isa == "x86-64, avx2, avx512, avx512vnni" and row.can_run
+    assert row.isa == "x86-64, avx2, avx512, avx512vnni, avx512bf16" and row.can_run
+
+
+def test_pairs_get_an_entry_where_there_are_any() -> None:
+    x, y = (
+        helper.make_tensor_value_info(n, TensorProto.BFLOAT16, shape) for n, shape in (("x", [3, 8]), ("y", [3, 4]))
+    )
+    weights = np.arange(-9, 23).reshape(8, 4).astype(ml_dtypes.bfloat16)
+    constant = helper.make_tensor("w", TensorProto.BFLOAT16, weights.shape, weights.tobytes(), raw=True)
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "net", [x], [y], [constant])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+    program = hr.compile(model, NAME)
+    assert program.info.manifest["facts"]["entries"][-1] == "avx512bf16"
+    given = np.arange(24).reshape(3, 8).astype(ml_dtypes.bfloat16)
+    wanted = (given.astype(np.float32) @ weights.astype(np.float32)).astype(ml_dtypes.bfloat16)
+    assert (program.run({"x": given})["y"] == wanted).all()
 
 
 @pytest.mark.parametrize(("kind", "threads"), [("same", 1), ("side", 3)])

@@ -1,7 +1,8 @@
 """Modules run as native code, for comparison with the interpreter.
 
 The C of a module is compiled without the artifact around it; arrays lie between guard bytes, so that a
-store beyond the end of one is found, and so that what lies beyond is no polite zero.
+store beyond the end of one is found, and so that what lies beyond is no polite zero. Instruction sets that
+this processor lacks are emulated where that is possible (tests/emulate).
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from headrace.codegen.kernels import ScheduleFn
 from headrace.program import interp
 from headrace.program.dtypes import numpy_dtype
 from headrace.program.ir import Module
-from headrace.targets.registry import TARGETS, get_target
+from headrace.targets.registry import get_target
 from headrace.targets.toolchain import Toolchain, find_toolchain, run_compiler
+from tests.emulate.build import EVERYDAY, HERE, KIND, NATIVE, RUNNABLE, emulated, flags_for
 
 GUARD = 256  # bytes
-RUNNABLE = [t.name for t in TARGETS.values() if not t.missing_here()]
+__all__ = ["EVERYDAY", "HERE", "NATIVE", "RUNNABLE", "Native"]
 FLAGS = (
     "-std=c11",
     "-O1",
@@ -57,6 +59,7 @@ class Native:
     """A compiled module with one instance.
 
     order: the parts of a kernel in the order in which they are to run, for a program of several threads.
+    Entries of a program of several instruction sets that this processor lacks are emulated.
     """
 
     def __init__(
@@ -69,11 +72,12 @@ class Native:
         )
         self.cut = 0  # kernels that ran in parts
         self.threads = None if order is None else self._threads(order)
-        toolchain: Toolchain = find_toolchain(kind, wanted.triple)
+        widest = (wanted.isa, *wanted.wider)[-1]
+        toolchain: Toolchain = find_toolchain(kind or (KIND if emulated(widest) else None), wanted.triple)
         with tempfile.TemporaryDirectory(prefix="headrace-native-") as name:
             folder = Path(name)
             write_sources(folder, self.generated)
-            more = toolchain.flags_for(wanted.triple)
+            more = (*toolchain.flags_for(wanted.triple), *(flags_for(widest) if kind in (None, KIND) else ()))
             run_compiler(toolchain, (*more, *flags, "-o", "net.so", "net.c"), folder)
             self.library = ctypes.CDLL(str(folder / "net.so"))
         g = self.generated

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from headrace.codegen.dispatch import entry_names
+from headrace.codegen.section import own_name
 from headrace.errors import TargetError, ToolchainError
 from headrace.program.optimise import optimise
 from headrace.targets.cpuid import FEATURES, ask_functions, level_function
 from headrace.targets.registry import TARGETS, Target, get_target
 from headrace.targets.simd import ISAS, Isa
 from headrace.targets.toolchain import find_toolchain, run_compiler
-from tests.codegen.native import FLAGS, RUNNABLE, Native
+from tests.codegen.native import FLAGS, NATIVE, RUNNABLE, Native
 from tests.program.random_tensors import feeds_of, random_tensors
 
 DISPATCH = [t for t in TARGETS.values() if t.wider]
@@ -39,9 +40,10 @@ def test_entries_give_the_bits_of_their_instruction_set(target: Target, seed: in
             wanted = Native(module, SINGLE[isa.name]).run(feeds)
             for name, array in several.run(feeds, entry).items():
                 assert array.tobytes() == wanted[name].tobytes(), (isa.name, name)
-        assert chosen(several, isas).name == [i.name for i in isas if SINGLE[i.name] in RUNNABLE][-1]
+        assert chosen(several, isas).name == [i.name for i in isas if SINGLE[i.name] in NATIVE][-1]
+        taken = several.run(feeds, "run_" + own_name(chosen(several, isas)))
         for name, array in several.run(feeds).items():
-            assert array.tobytes() == wanted[name].tobytes()
+            assert array.tobytes() == taken[name].tobytes()
 
 
 def chosen(net: Native, isas: tuple[Isa, ...]) -> Isa:
@@ -80,15 +82,16 @@ CASES = [
     (NEEDS["avx512"] - {"f16c"}, True, AVX512, 0),
     (NEEDS["avx512vnni"], True, AVX512, 3),
     (NEEDS["avx512vnni"] - {"avx512bw"}, True, AVX512, 1),
+    (NEEDS["avx512bf16"], True, AVX512, 4),
+    (NEEDS["avx512bf16"] - {"avx512vnni"}, True, AVX512, 2),
 ]
 
 MAIN = """
 #include <stdint.h>
-static uint32_t words[8][2], last = 7, kept;
-static void p_cpuid(uint32_t leaf, uint32_t *b, uint32_t *c)
+static uint32_t words[8][2][4], kept;
+static void p_cpuid(uint32_t leaf, uint32_t part, uint32_t *r)
 {
-    *b = leaf ? words[leaf][0] : last;
-    *c = words[leaf][1];
+    for (int i = 0; i < 4; i++) r[i] = words[leaf][part][i];
 }
 static uint32_t p_kept(void) { return kept; }
 LEVEL
@@ -98,17 +101,28 @@ int main(void) { SET; return p_level() + 10 * (p_level() - p_level()); }
 
 @pytest.mark.parametrize(("features", "osxsave", "kept", "level"), CASES)
 def test_what_a_processor_runs(features: set[str], osxsave: bool, kept: int, level: int, tmp_path: Path) -> None:
-    """Made-up processors, by the words that they would answer."""
-    isas = [ISAS["x86-64"], ISAS["avx2"], ISAS["avx512"], ISAS["avx512vnni"]]
-    words = [(1, "c", 27)] if osxsave else []
+    assert answer(features, osxsave, kept, tmp_path) == level
+
+
+def test_leaves_that_are_not_there_are_not_believed(tmp_path: Path) -> None:
+    everything = NEEDS["avx512bf16"]
+    assert answer(everything, True, AVX512, tmp_path, last_part=0) == 3
+    assert answer(everything, True, AVX512, tmp_path, last_leaf=6) == 0
+
+
+def answer(features: set[str], osxsave: bool, kept: int, tmp_path: Path, last_leaf: int = 7, last_part: int = 1) -> int:
+    """The level that a made-up processor is given, by the words that it would answer."""
+    isas = [ISAS[n] for n in ("x86-64", "avx2", "avx512", "avx512vnni", "avx512bf16")]
+    words = [(1, 0, "c", 27)] if osxsave else []
     words += [FEATURES[f] for f in sorted(features)]
-    sets = [f"words[{leaf}][{'bc'.index(register)}] |= 1u << {bit}" for leaf, register, bit in words]
+    sets = [f"words[{leaf}][{part}][{'abcd'.index(register)}] |= 1u << {bit}" for leaf, part, register, bit in words]
+    sets.append(f"words[0][0][0] = {last_leaf}; words[7][0][0] = {last_part}")
     text = MAIN.replace("LEVEL", level_function("p", isas)).replace("SET", "; ".join([*sets, f"kept = {kept}"]))
     (tmp_path / "main.c").write_text(text)
     compiler = find_toolchain(None, get_target("native").triple)
     run_compiler(compiler, ("-Wall", "-Wextra", "-Werror", "-o", "main", "main.c"), tmp_path)
-    assert subprocess.run([str(tmp_path / "main")], check=False, timeout=10).returncode == level
     assert "cpuid" in ask_functions("p")
+    return subprocess.run([str(tmp_path / "main")], check=False, timeout=10).returncode
 
 
 def test_an_unknown_feature_is_refused() -> None:

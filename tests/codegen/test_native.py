@@ -13,7 +13,7 @@ from headrace.program.optimise import optimise
 from headrace.schedule import steps as st
 from headrace.targets.registry import get_target
 from headrace.targets.toolchain import find_toolchain
-from tests.codegen.native import RUNNABLE, Native
+from tests.codegen.native import HERE, RUNNABLE, Native
 from tests.codegen.random_schedules import random_schedule
 from tests.program.compare import assert_close
 from tests.program.random_tensors import feeds_of, random_tensors, seeded
@@ -34,13 +34,13 @@ def compare(seed: int, target: str, scheduled: bool, count: int = 8) -> None:
         assert_close(got, wanted, 512, f"seed {seed}: ")
 
 
-@pytest.mark.parametrize("target", RUNNABLE)
+@pytest.mark.parametrize("target", HERE)
 @pytest.mark.parametrize("seed", range(3))
 def test_random_schedules(seed: int, target: str) -> None:
     compare(seed + 10 * RUNNABLE.index(target), target, scheduled=True)
 
 
-@pytest.mark.parametrize("target", RUNNABLE)
+@pytest.mark.parametrize("target", HERE)
 def test_the_heuristic(target: str) -> None:
     compare(100 + RUNNABLE.index(target), target, scheduled=False)
 

@@ -10,12 +10,12 @@ from headrace.program.fuse import fuse
 from headrace.schedule.heuristic import Heuristic
 from headrace.schedule.steps import RegisterTile
 from headrace.targets.registry import get_target
-from tests.codegen.native import RUNNABLE, Native
+from tests.codegen.native import HERE, Native
 
 SHAPES = [(16, 16), (37, 45), (48, 17), (5, 64), (64, 3)]
 
 
-@pytest.mark.parametrize("target", RUNNABLE)
+@pytest.mark.parametrize("target", HERE)
 @pytest.mark.parametrize("dtype", ["f32", "i32", "i16"])
 def test_transposes(target: str, dtype: str) -> None:
     """y[j, i] = x[i, j] + z[i, j] + j for several shapes at once, bit for bit."""

@@ -13,14 +13,14 @@ from headrace.program.build import Builder, Tensor
 from headrace.program.byte_dot import dot_bytes
 from headrace.program.expr import Expr, binary, cast, const, select, walk, word
 from headrace.program.fuse import fuse
-from headrace.program.guard import guard_bytes
+from headrace.program.guard import guard_narrow
 from headrace.program.interp import run
 from headrace.program.ir import Define, Module
 from headrace.program.optimise import optimise
 from headrace.program.verify import verify
 from headrace.schedule.steps import macs
 from headrace.targets.registry import get_target
-from tests.codegen.native import RUNNABLE, Native
+from tests.codegen.native import EVERYDAY, HERE, Native
 
 BOTH = hs.sampled_from(["u8", "i8"])
 NUMPY = {"u8": np.uint8, "i8": np.int8}
@@ -106,12 +106,12 @@ def test_the_instruction_is_its_loop_nest() -> None:
     given = {"x": a, "y": a.view(np.int8)}
     wanted = run(module, given)
     assert (wanted["words"] == wanted["nest"]).all()
-    for target in RUNNABLE:
+    for target in EVERYDAY:
         got = Native(module, target).run(given)
         assert (got["words"] == wanted["words"]).all() and (got["nest"] == wanted["words"]).all(), target
 
 
-@pytest.mark.parametrize("target", RUNNABLE)
+@pytest.mark.parametrize("target", HERE)
 @pytest.mark.parametrize(
     ("rows", "k", "columns", "dtype", "zero"), [(5, 39, 37, "u8", "const"), (1, 64, 70, "i8", "rows")]
 )
@@ -156,12 +156,12 @@ def test_padding_holds_the_zero_point(zero: int, dtype: str) -> None:
     assert sums(new) and not any(n.op == "select" for r in sums(new) for n in walk(r))
     given = feeds(module, 1)
     assert (run(new, given)["y"] == run(module, given)["y"]).all()
-    assert (run(guard_bytes(module), given)["y"] == run(module, given)["y"]).all()
+    assert (run(guard_narrow(module), given)["y"] == run(module, given)["y"]).all()
 
 
 def test_a_zero_point_that_is_no_byte_keeps_its_guard() -> None:
     module = convolution(300)
-    assert guard_bytes(module).body == module.body
+    assert guard_narrow(module).body == module.body
     given = feeds(module, 1)
     assert (run(optimise(module, 16, True), given)["y"] == run(module, given)["y"]).all()
 

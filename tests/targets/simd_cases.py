@@ -18,6 +18,7 @@ from headrace.targets.link import compile_library, library_name
 from headrace.targets.primitives import SIGNATURES, Signature
 from headrace.targets.toolchain import Toolchain
 from headrace.targets.vector_types import ELEMS, Elem, VType
+from tests.emulate.build import flags_for
 
 Array = npt.NDArray[Any]
 N = 256  # elements of a test array; a multiple of every number of lanes
@@ -77,7 +78,7 @@ def kernel(name: str, op: Signature, t: VType, s: VType | None) -> str:
         if kind == "int":
             loaded.append(str(SHIFT))
             continue
-        of = {"T": t, "S": s or t, "M": t.of("i"), "E": t.with_lanes(1)}[kind]
+        of = {"T": t, "S": s or t, "M": t.of("i"), "E": t.with_lanes(1), "J": VType(ELEMS["i32"], lanes)}[kind]
         of = VType(ELEMS["u16"], of.lanes) if of.elem.kind == "h" else of
         declared.append(f"const {of.elem.c} *{array}_ = (const {of.elem.c} *){array};")
         loaded.append(f"{array}_[i]" if kind == "E" else f"hr_load_{of.name}({array}_ + i)")
@@ -144,7 +145,8 @@ def library(isa: simd.Isa, lanes: int, toolchain: Toolchain, folder: Path) -> ct
     """The file of `source`, compiled and loaded."""
     name = f"simd_{isa.name}_{lanes}"
     (folder / f"{name}.c").write_text(source(isa, lanes))
-    compile_library(toolchain, host_triple(), [f"{name}.c"], library_name(name, host_triple()), folder)
+    sources = [*flags_for(isa), f"{name}.c"]
+    compile_library(toolchain, host_triple(), sources, library_name(name, host_triple()), folder)
     return ctypes.CDLL(str(folder / library_name(name, host_triple())))
 
 

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -27,16 +28,20 @@ from headrace.targets.toolchain import (
     run_compiler,
 )
 from headrace.targets.vector_types import ELEMS, VType, parse
+from tests.emulate.build import KIND, emulated
 from tests.targets import simd_cases as cases
 from tools.vmath_errors import runnable
 
 ISAS = [isa for isa in simd.ISAS.values() if runnable(isa)]
+EMULATED = [isa for isa in simd.ISAS.values() if emulated(isa)]
 TOOLCHAINS = [t for t in find_toolchains() if t.builds_for(host_triple())]
 WARNINGS = ("-Wall", "-Wextra", "-c")
 # the portable set and the widest of this machine, one compiler each; everything in the slow tests
 EVERYDAY = (ISAS[0], max(ISAS, key=lambda isa: isa.lanes))
 QUICK = [(isa, lanes, TOOLCHAINS[i % len(TOOLCHAINS)]) for i, isa in enumerate(EVERYDAY) for lanes in (1, isa.lanes)]
+QUICK += [(isa, isa.lanes, t) for isa in EMULATED[-1:] for t in TOOLCHAINS if t.kind == KIND]
 DEEP = [(isa, lanes, t) for isa in ISAS for lanes in (1, isa.lanes // 2, isa.lanes, 2 * isa.lanes) for t in TOOLCHAINS]
+DEEP += [(isa, n, t) for isa in EMULATED for n in (1, isa.lanes) for t in TOOLCHAINS if t.kind == KIND]
 ALL = [pytest.param(*c, id=f"{c[0].name}-{c[1]}-{c[2].kind}") for c in QUICK] + [
     pytest.param(*c, id=f"{c[0].name}-{c[1]}-{c[2].kind}", marks=pytest.mark.slow) for c in DEEP if c not in QUICK
 ]
@@ -96,6 +101,8 @@ def test_elementwise(isa: simd.Isa, lanes: int, toolchain: Any, build: Any, rng:
     library = build(isa, lanes, toolchain)
     for op, reference in cases.ELEMENTWISE.items():
         for name, t, _ in cases.names(SIGNATURES[op], lanes):
+            if t.elem.kind == "h":
+                continue
             arrays = operands(op, t, rng)
             with np.errstate(all="ignore"):
                 want = reference(*arrays)
@@ -117,6 +124,8 @@ def test_multiply_add(isa: simd.Isa, lanes: int, toolchain: Any, build: Any, rng
     library = build(isa, lanes, toolchain)
     for op, sign in (("fma", 1), ("fnma", -1)):
         for name, t, _ in cases.names(SIGNATURES[op], lanes):
+            if t.elem.kind == "h":
+                continue
             a, b, c, _unused = (x.copy() for x in operands(op, t, rng))
             b[: cases.N // 2] = -c[: cases.N // 2] / a[: cases.N // 2]  # cancellation shows the second rounding
             got = np.zeros_like(a)
@@ -128,6 +137,31 @@ def test_multiply_add(isa: simd.Isa, lanes: int, toolchain: Any, build: Any, rng
                 else:
                     want = c + (a * b) * a.dtype.type(sign)
             same(got, want, f"{isa.name} {name}")
+
+
+@pytest.mark.parametrize(("isa", "lanes", "toolchain"), ALL)
+def test_arithmetic_of_16_bit_floats(
+    isa: simd.Isa, lanes: int, toolchain: Any, build: Any, rng: np.random.Generator
+) -> None:
+    library, once = build(isa, lanes, toolchain), isa.name == "avx512fp16"
+    for op, fn in (("add", np.add), ("sub", np.subtract), ("mul", np.multiply), ("div", np.divide), ("fma", None)):
+        for name, t, _ in cases.names(SIGNATURES[op], lanes):
+            if t.elem.kind != "h":
+                continue
+            half = np.float16 if t.elem.name == "f16" else ml_dtypes.bfloat16
+            bits = [rng.integers(0, 65536, cases.N, dtype=np.uint16) for _ in range(3)]
+            bits[1][::2] = rng.normal(0, 9, cases.N // 2).astype(half).view(np.uint16)
+            got = np.zeros(cases.N, np.uint16)
+            call(library, name, *bits, result=got)
+            a, b, c = (x.view(half).astype(np.float32) for x in bits)
+            with np.errstate(all="ignore"):
+                if fn is not None:
+                    want = fn(a, b).astype(half)
+                elif once and half is np.float16 and lanes >= 8:
+                    want = np.array([cases.fused(*x, np.float16) for x in zip(a, b, c, strict=True)], half)
+                else:
+                    want = ((a * b).astype(half).astype(np.float32) + c).astype(half)
+            same(got.view(half).astype(np.float32), want.astype(np.float32), f"{isa.name} {name}")
 
 
 @pytest.mark.parametrize(("isa", "lanes", "toolchain"), ALL)

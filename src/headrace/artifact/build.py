@@ -153,7 +153,7 @@ def describe(
         version=version(),
         model={"name": source.name, "sha256": source.sha256},
         options=plain(options),
-        target={"name": target.name, "isa": target.isa_names, "triple": target.triple},
+        target={"name": target.name, "isa": _isas(generated, target), "triple": target.triple},
         toolchain={"kind": toolchain.kind, "version": toolchain.version, "flags": list(flags)},
         files={path.name: sha256_file(path) for path in sorted(folder.iterdir())},
         library=library,
@@ -171,3 +171,9 @@ def describe(
         kernels=generated.kernels,
         facts=plain(generated.facts),
     )
+
+
+def _isas(generated: Generated, target: Target) -> str:
+    """The instruction sets that the program holds code for."""
+    entries = generated.facts.get("entries")
+    return ", ".join(map(str, entries)) if isinstance(entries, list) else target.isa.name

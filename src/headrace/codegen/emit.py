@@ -11,10 +11,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from headrace.codegen import scalar
+from headrace.codegen.half import in_single
 from headrace.codegen.scalar import CTYPES, HALF
 from headrace.codegen.scope import Operand, Scope
 from headrace.program.access import flat, harmless
-from headrace.program.dtypes import is_float
+from headrace.program.dtypes import is_float, size_of
 from headrace.program.expr import BINARY, COMPARE, MATH, UNARY, Expr, Extent, index, substitute, walk
 from headrace.program.index import bounds, coefficient, free_vars
 from headrace.program.ir import Buffer
@@ -23,7 +24,7 @@ ReduceFn = Callable[["Emitter", Expr, Scope], Operand]
 _LEVELS = {"add": 1, "sub": 1, "mul": 2}  # operators whose operands need no parentheses if they bind as tightly
 _FLOAT = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 _BITS = {"and": "&", "or": "|", "xor": "^"}
-_VECTOR_DTYPES = ("f32", "i32", "i8", "u8", "i16", "u16", "f64")
+_VECTOR_DTYPES = ("f32", "i32", "i8", "u8", "i16", "u16", "f64", *HALF)
 
 
 @dataclass
@@ -147,16 +148,17 @@ class Emitter:
         raise ValueError(f"expression {e.op}")
 
     def _word(self, e: Expr, scope: Scope) -> str:
-        """Bytes that lie side by side are read at once."""
+        """Elements that lie side by side are read at once."""
+        size = size_of(e.args[0].dtype)
         places = [self._place(a) for a in e.args if a.op == "load" and a.arg not in self.volatile]
         if len(places) == len(e.args) and all(
             b is places[0][0] and o is places[0][1] + n for n, (b, o) in enumerate(places)
         ):
             buffer, offset = places[0]
             at = bare(self.index(offset, scope), offset)
-            return f"load_word((const uint8_t *)({self.buffer_name(buffer)} + {at}), {len(places)})"
+            return f"load_word((const uint8_t *)({self.buffer_name(buffer)} + {at}), {size * len(places)})"
         parts = [self.scalar(a, scope).text for a in e.args]
-        texts = [f"(uint32_t)(uint8_t){p}{f' << {8 * n}' if n else ''}" for n, p in enumerate(parts)]
+        texts = [f"(uint32_t)(uint{8 * size}_t){p}{f' << {8 * size * n}' if n else ''}" for n, p in enumerate(parts)]
         return f"(int32_t)({' | '.join(texts)})"
 
     def _place(self, e: Expr) -> tuple[Buffer, Expr]:
@@ -228,6 +230,13 @@ class Emitter:
             return self._vector_load(e, scope, lane)
         if e.op == "select" and self.lane_of(e.args[0]) is None and not all(harmless(a) for a in e.args[1:]):
             return self._branches(e, self.scalar(e.args[0], scope).text, scope, self.lanes)
+        wide = in_single(e)
+        if e.dtype == "f16" and e.op in _FLOAT:
+            fused = self._fma(e, scope, self.lanes)
+            args = [self.widened(self.value(a, scope), "f16", self.lanes) for a in ([] if fused else e.args)]
+            return fused.text if fused else f"hr_{e.op}_f16x{self.lanes}({', '.join(args)})"
+        if wide is not e:
+            return self.vector(wide, scope, lane)
         if not self._has_vector_form(e):
             return self._lane_by_lane(e, scope, lane)
         if e.op == "cast":
@@ -253,8 +262,9 @@ class Emitter:
             return f"{args[0]} {'&' if e.op == 'min' else '|'} {args[1]}"
         if e.op == "not":
             return f"~{args[0]}"
-        if e.op == "dot4":
-            return f"hr_dot4_{kind}({args[0]}, {args[1]}, hr_splat_{kind}(0))"
+        if e.op in ("dot4", "dot2"):
+            kind = f"{e.dtype}x{self.lanes}"
+            return f"hr_{e.op}_{kind}({args[0]}, {args[1]}, hr_splat_{kind}(0))"
         if e.dtype == "bool" and e.op in ("and", "or", "xor"):
             return f"{args[0]} {_BITS[e.op]} {args[1]}"
         return f"hr_{e.op}_{kind}({', '.join(args)})"
@@ -270,6 +280,8 @@ class Emitter:
                 return _affine_in(source, self.lane_vars) and max(map(abs, bounds(source))) < 1 << 24
             if e.dtype == "index" or source.dtype == "index":
                 return False
+            if kinds & set(HALF):
+                return "f32" in kinds
             if is_float(e.dtype) or not is_float(source.dtype):
                 return kinds <= {"f32", "i32", "i8", "u8", "i16", "u16"} and e.arg != "sat"
             return source.dtype == "f32" and e.dtype in ("i32", "i8", "u8", "i16", "u16")
@@ -315,7 +327,7 @@ class Emitter:
         start = substitute(offset, {lane: index(0)})
         base = bare(self.index(start, scope), start)
         pointer = f"{self.buffer_name(buffer)} + {base}" if base != "0" else self.buffer_name(buffer)
-        kind = f"{e.dtype}x{self.lanes}"
+        kind = f"{vector_elem(e.dtype)}x{self.lanes}"
         count = None if step == 1 and buffer in self.padded else self.active(lane, scope)
         if step == 0:
             return f"hr_splat_{kind}(*({pointer}))"
@@ -352,7 +364,7 @@ class Emitter:
 
     def _fma(self, e: Expr, scope: Scope, lanes: int) -> Operand | None:
         """a*b + c and c - a*b in one operation."""
-        if e.dtype != "f32" or e.op not in ("add", "sub"):
+        if not (e.dtype == "f32" or (e.dtype == "f16" and lanes > 1)) or e.op not in ("add", "sub"):
             return None
         x, y = e.args
         if e.op == "add" and y.op != "mul":
@@ -360,10 +372,10 @@ class Emitter:
         if y.op != "mul":
             return None
         operands = [self.value(a, scope) for a in (*y.args, x)]
-        texts = [self.widened(o, "f32", lanes) if lanes > 1 else o.text for o in operands]
+        texts = [self.widened(o, e.dtype, lanes) if lanes > 1 else o.text for o in operands]
         name = "fma" if e.op == "add" else "fnma"
-        suffix = f"f32x{lanes}" if lanes > 1 else "f32"
-        return Operand(f"hr_{name}_{suffix}({', '.join(texts)})", "f32", lanes)
+        suffix = f"{e.dtype}x{lanes}" if lanes > 1 else "f32"
+        return Operand(f"hr_{name}_{suffix}({', '.join(texts)})", e.dtype, lanes)
 
     # --- stores ----------------------------------------------------------------------------------
 
@@ -384,7 +396,7 @@ class Emitter:
             start = substitute(offset, {lane: index(0)})
             base = bare(self.index(start, scope), start)
             pointer = f"{target} + {base}" if base != "0" else target
-            kind = f"{buffer.dtype}x{self.lanes}"
+            kind = f"{vector_elem(buffer.dtype)}x{self.lanes}"
             if step == 1:
                 call = (
                     f"hr_store_{kind}({pointer}, {text})"

@@ -249,11 +249,11 @@ class ReductionEmitter:
             if a.position:
                 self._update_position(emitter, scope, a, kind, value, group, env)
                 continue
-            if kind == "sum" and (value.op == "dot4" or (value.op == "mul" and value.dtype == "f32")):
+            if kind == "sum" and (value.op in ("dot4", "dot2") or (value.op == "mul" and value.dtype == "f32")):
                 x, y = (self._text(emitter, scope, v, a.lanes) for v in value.args)
                 suffix = value.dtype if a.lanes == 1 else f"{value.dtype}x{a.lanes}"
                 if active is None or active == a.lanes:
-                    scope.line(f"{name} = hr_{'fma' if value.op == 'mul' else 'dot4'}_{suffix}({x}, {y}, {name});")
+                    scope.line(f"{name} = hr_{'fma' if value.op == 'mul' else value.op}_{suffix}({x}, {y}, {name});")
                     continue
             text = self._text(emitter, scope, value, a.lanes)
             if active is not None and active < a.lanes:

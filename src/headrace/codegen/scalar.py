@@ -122,8 +122,8 @@ def binary_op(op: str, a: str, b: str, dtype: str) -> str:
         return _shift(op, a, b, dtype)
     if op == "pow":
         return f"power_{dtype}({a}, {b})"
-    if op == "dot4":
-        return f"hr_dot4_{dtype}({a}, {b}, 0)"
+    if op in ("dot4", "dot2"):
+        return f"hr_{op}_{'i32' if op == 'dot4' else 'f32'}({a}, {b}, 0)"
     if op == "floordiv" and dtype in SIGNED:
         inexact = f"(hr_mod_{dtype}({a}, {b}) != hr_rem_{dtype}({a}, {b}))"
         return f"({CTYPES[dtype]})(hr_div_{dtype}({a}, {b}) - {inexact})"

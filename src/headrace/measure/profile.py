@@ -60,7 +60,8 @@ def profile(
     """
     manifest = program.info.manifest
     target = get_target(manifest["target"]["name"])
-    target = replace(target, isa=[target.isa, *target.wider][-1])
+    held = manifest["target"]["isa"].split(", ")
+    target = replace(target, isa=[isa for isa in (target.isa, *target.wider) if isa.name in held][-1])
     lacking = target.missing_here()
     if lacking:
         raise TargetError(f"the kernels of {program.path} are described for other instructions: they need {lacking}")

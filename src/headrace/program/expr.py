@@ -9,7 +9,7 @@ Operators (`op`):
   load (args: index; arg: Buffer) · check (args: index; arg: extent) ·
   reduce (args: values, inits; arg: (kind, axes)) · item (args: reduce; arg: position) ·
   cast (arg: mode) · select (args: condition, a, b; the side not taken is never evaluated) ·
-  word (args: one to four values of one byte; as i32, the first in its lowest bits) ·
+  word (args: up to four values of one byte or two of bf16; as i32, the first in its lowest bits) ·
   every name in UNARY and BINARY.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 ARITHMETIC = ("add", "sub", "mul", "div", "floordiv", "mod", "fmod", "min", "max", "pow")
 BITS = ("and", "or", "xor", "shl", "shr")
 COMPARE = ("lt", "le", "eq", "ne")
-BINARY = ARITHMETIC + BITS + COMPARE + ("atan2", "dot4")
+BINARY = ARITHMETIC + BITS + COMPARE + ("atan2", "dot4", "dot2")
 MATH = (
     "exp", "expm1", "log", "log1p", "log2", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "softplus",
     "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh",
@@ -243,7 +243,7 @@ def binary(op: str, a: Scalar, b: Scalar) -> Expr:
 
     floordiv and mod round toward minus infinity; div on integers truncates as C does; fmod has the
     sign of the dividend; min and max propagate NaN. dot4 of i32 is the sum over their four bytes of
-    unsigned byte of a times signed byte of b.
+    unsigned byte of a times signed byte of b; dot2 of i32 is the same of their two bf16, as f32.
     """
     x, y = _pair(a, b)
     if x.dtype == "index":
@@ -252,6 +252,8 @@ def binary(op: str, a: Scalar, b: Scalar) -> Expr:
         return index_binary(op, x, y)
     if op in COMPARE:
         return make(op, "bool", (x, y))
+    if op == "dot2":
+        return make(op, "f32", (x, y))
     if x.dtype == "bool" and op in BITS:
         return _bool_binary(op, x, y)
     return make(op, x.dtype, (x, y))
@@ -332,7 +334,7 @@ def check(i: Expr, extent: Extent) -> Expr:
 
 
 def word(parts: list[Expr]) -> Expr:
-    """One to four values of u8 or i8 as the bytes of an i32, the first in its lowest bits, the rest 0."""
+    """One to four u8 or i8, or one or two bf16, side by side in an i32, the first in its lowest bits, the rest 0."""
     return make("word", "i32", tuple(parts))
 
 

@@ -107,10 +107,11 @@ _COMPARE: dict[str, Callable[[Array, Array], Array]] = {
 
 
 def apply_word(parts: list[Array]) -> Array:
-    """Bytes as i32, the first in its lowest bits."""
+    """Bytes, or bf16, as i32, the first in its lowest bits."""
     total = np.zeros((), np.uint32)
     for n, part in enumerate(parts):
-        total = total | part.view(np.uint8).astype(np.uint32) << np.uint32(8 * n)
+        size = part.dtype.itemsize
+        total = total | part.view(f"u{size}").astype(np.uint32) << np.uint32(8 * size * n)
     return total.view(np.int32)
 
 
@@ -119,6 +120,13 @@ def _dot4(x: Array, y: Array) -> Array:
     a = np.ascontiguousarray(x).view(np.uint8).astype(np.int32)
     b = np.ascontiguousarray(y).view(np.int8).astype(np.int32)
     return np.asarray((a * b).reshape(*x.shape, 4).sum(-1, dtype=np.int32))
+
+
+def _dot2(x: Array, y: Array) -> Array:
+    """The two products are exact in f64; their sum is rounded once."""
+    x, y = np.broadcast_arrays(x, y)
+    a, b = (np.ascontiguousarray(v).view(numpy_dtype("bf16")).astype(np.float64) for v in (x, y))
+    return np.asarray((a * b).reshape(*x.shape, 2).sum(-1).astype(np.float32))
 
 
 def apply_binary(op: str, dtype: str, x: Array, y: Array) -> Array:
@@ -135,6 +143,8 @@ def apply_binary(op: str, dtype: str, x: Array, y: Array) -> Array:
         return _integer_power(x, y)
     if op == "dot4":
         return _dot4(x, y)
+    if op == "dot2":
+        return _dot2(x, y)
     if op == "atan2":
         raise TypeError(f"{op} of {dtype}")
     return np.asarray(_EXACT[op](x, y))

@@ -6,21 +6,22 @@ from headrace.program.byte_dot import dot_bytes
 from headrace.program.fold import fold_constants
 from headrace.program.forward import forward_copies
 from headrace.program.fuse import fuse
-from headrace.program.guard import guard_bytes
+from headrace.program.guard import guard_narrow
 from headrace.program.ir import Module
 from headrace.program.layout import choose_layout
 from headrace.program.merge import merge_axes
 from headrace.program.pad import pad_guarded
+from headrace.program.pair_dot import dot_pairs
 from headrace.program.ring import use_rings
 from headrace.program.split import split_axes, split_guards
 from headrace.program.symmetric import fold_symmetric
 from headrace.program.verify import verify
 
 
-def optimise(module: Module, lanes: int = 16, dots: bool = False) -> Module:
+def optimise(module: Module, lanes: int = 16, dots: bool = False, pairs: bool = False) -> Module:
     """All passes on the only module of a program for one instruction set: simplify, rings, specialise."""
     (ringed,) = use_rings([simplify(module)])
-    return specialise(ringed, lanes, dots)
+    return specialise(ringed, lanes, dots, pairs)
 
 
 def simplify(module: Module) -> Module:
@@ -33,19 +34,21 @@ def simplify(module: Module) -> Module:
     module = fold_constants(fuse(module))
     module = fold_symmetric(module)
     module = split_axes(module)
-    module = pad_guarded(guard_bytes(module))
+    module = pad_guarded(guard_narrow(module))
     module = split_guards(module)
     return forward_copies(module)
 
 
-def specialise(module: Module, lanes: int = 16, dots: bool = False) -> Module:
+def specialise(module: Module, lanes: int = 16, dots: bool = False, pairs: bool = False) -> Module:
     """The passes for one instruction set, and the verifier after them.
 
-    lanes: f32 elements of a vector of the target; dots: whether it multiplies bytes in fours.
+    lanes: f32 elements of a vector of the target; dots: whether it multiplies bytes in fours; pairs: bf16 in twos.
     """
     module = choose_layout(module, lanes)
     module = merge_axes(module)
     if dots:
         module = dot_bytes(module)
+    if pairs:
+        module = dot_pairs(module)
     verify(module)
     return module

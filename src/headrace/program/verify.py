@@ -311,7 +311,8 @@ def _type_fault(e: Expr) -> str | None:
     if e.op == "reduce":
         return _reduce_fault(e, types)
     if e.op == "word":
-        return None if 1 <= len(types) <= 4 and set(types) <= {"u8", "i8"} else f"of {types}"
+        most = 2 if types == ["bf16"] * len(types) else 4 if set(types) <= {"u8", "i8"} else 0
+        return None if 1 <= len(types) <= most else f"of {types}"
     if e.op in UNARY:
         return _unary_fault(e, types)
     return _binary_fault(e, types) if e.op in BINARY else f"unknown operator {e.op}"
@@ -351,6 +352,8 @@ def _binary_fault(e: Expr, types: list[str]) -> str | None:
     t = types[0]
     if e.op in COMPARE:
         return None if e.dtype == "bool" else f"a comparison is {e.dtype}"
+    if e.op == "dot2":
+        return None if t == "i32" and e.dtype == "f32" else f"of {t}"
     if e.dtype != t:
         return f"it is {e.dtype}, its operands {t}"
     if e.op in BITS:

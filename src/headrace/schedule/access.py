@@ -11,7 +11,7 @@ from headrace.program.index import coefficient, free_vars
 from headrace.program.ir import Buffer, Define
 from headrace.schedule.steps import reduce_axes, reductions
 
-VECTOR_DTYPES = frozenset(("f32", "i32", "i8", "u8", "i16", "u16", "bool", "index"))
+VECTOR_DTYPES = frozenset(("f32", "i32", "i8", "u8", "i16", "u16", "f16", "bf16", "bool", "index"))
 _SLOW_OPS = ("fmod", "mod", "floordiv", "shl", "shr", "pow")
 
 
@@ -78,7 +78,7 @@ class Facts:
         """Whether every value has a vector form worth using."""
         if self.define.ordered or any(r.arg[0].startswith("arg") for r in self.reductions):
             return False
-        if any(n.op == "check" for n in self.nodes):
+        if any(n.op == "check" or (n.op == "reduce" and n.dtype in ("f16", "bf16")) for n in self.nodes):
             return False
         if any(s.combiner is not None for s in self.define.stores):
             return False

@@ -187,23 +187,23 @@ def key(define: Define, target: str) -> str:
 def macs(define: Define) -> int:
     """Multiply-accumulates at the bound: one for each point of each outermost sum of a product.
 
-    Products of bytes in words count one for each byte, also outside of sums.
+    Products of words count one for each element of a word, also outside of sums.
     """
     points = 1
     for a in define.axes:
         points *= a.bound
     total, outermost = 0, reductions(define)
     for r in outermost:
-        if r.arg[0] == "sum" and any(e.op in ("mul", "dot4") for e in walk(r.args[0])):
-            n = _bytes(r.args[0]) or 1
+        if r.arg[0] == "sum" and any(e.op in ("mul", "dot4", "dot2") for e in walk(r.args[0])):
+            n = _elements(r.args[0]) or 1
             for a in r.arg[1]:
                 n *= a.bound
             total += n
     inside = {e for r in outermost for e in walk(r)}
-    single = {e for s in define.stores for e in walk(s.value) if e.op == "dot4"} - inside
-    return points * (total + sum(map(_bytes, single)))
+    single = {e for s in define.stores for e in walk(s.value) if e.op in ("dot4", "dot2")} - inside
+    return points * (total + sum(map(_elements, single)))
 
 
-def _bytes(e: Expr) -> int:
-    """Bytes of the largest word in an expression; 0 where there is none."""
+def _elements(e: Expr) -> int:
+    """Elements of the largest word in an expression; 0 where there is none."""
     return max((len(n.args) for n in walk(e) if n.op == "word"), default=0)

@@ -131,7 +131,7 @@ def fused_products(nodes: Iterable[Expr]) -> set[Expr]:
     used: set[Expr] = set()
     for n in nodes:
         takes = (n.op == "reduce" and n.arg[0] == "sum") or n.op in ("add", "sub")
-        products = [a for a in n.args if a.op in ("mul", "dot4")] if takes else []
+        products = [a for a in n.args if a.op in ("mul", "dot4", "dot2")] if takes else []
         fused.update(products[:1])
         used.update(a for a in n.args if a not in products[:1])
     return fused - used

@@ -7,23 +7,23 @@ from collections.abc import Sequence
 from headrace.errors import TargetError
 from headrace.targets.simd import Isa
 
-# feature, as compilers name it → (leaf, register, bit) of cpuid
+# feature, as compilers name it → (leaf, part, register, bit) of cpuid
 FEATURES = {
-    "fma": (1, "c", 12), "f16c": (1, "c", 29), "avx2": (7, "b", 5), "avx512f": (7, "b", 16), "avx512dq": (7, "b", 17),
-    "avx512bw": (7, "b", 30), "avx512vl": (7, "b", 31), "avx512vnni": (7, "c", 11),
+    "fma": (1, 0, "c", 12), "f16c": (1, 0, "c", 29), "avx2": (7, 0, "b", 5), "avx512f": (7, 0, "b", 16),
+    "avx512dq": (7, 0, "b", 17), "avx512bw": (7, 0, "b", 30), "avx512vl": (7, 0, "b", 31),
+    "avx512vnni": (7, 0, "c", 11), "avx512fp16": (7, 0, "d", 23), "avxvnni": (7, 1, "a", 4),
+    "avx512bf16": (7, 1, "a", 5),
 }  # fmt: skip
 _OSXSAVE = 27
 _AVX, _AVX512 = 0x6, 0xE6  # registers that the operating system must keep, in XCR0
 
 
 def ask_functions(name: str) -> str:
-    """C text of `NAME_cpuid(leaf, b, c)`, which gives for leaf 0 the last leaf in b, and of `NAME_kept()`, XCR0."""
+    """C text of `NAME_cpuid(leaf, part, r)`, which gives the registers a to d, and of `NAME_kept()`, XCR0."""
     return f"""\
-static void {name}_cpuid(uint32_t leaf, uint32_t *b, uint32_t *c)
+static void {name}_cpuid(uint32_t leaf, uint32_t part, uint32_t *r)
 {{
-    uint32_t a, d;
-    __asm__ volatile("cpuid" : "=a"(a), "=b"(*b), "=c"(*c), "=d"(d) : "a"(leaf), "c"(0));
-    if (leaf == 0) *b = a;
+    __asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(part));
 }}
 static uint32_t {name}_kept(void)
 {{
@@ -47,15 +47,16 @@ static int {name}_level(void)
 {{
     static int known = -1;
     int level = __atomic_load_n(&known, __ATOMIC_RELAXED);
-    uint32_t b0, c0, b1, c1, b7 = 0, c7 = 0, kept;
+    uint32_t last[4], r10[4], r70[4] = {{0}}, r71[4] = {{0}}, kept;
     if (level >= 0) return level;
     level = 0;
-    {name}_cpuid(0, &b0, &c0);
-    {name}_cpuid(1, &b1, &c1);
-    if (b0 >= 7) {name}_cpuid(7, &b7, &c7);
-    kept = c1 >> {_OSXSAVE} & 1 ? {name}_kept() : 0;
+    {name}_cpuid(0, 0, last);
+    {name}_cpuid(1, 0, r10);
+    if (last[0] >= 7) {name}_cpuid(7, 0, r70);
+    if (last[0] >= 7 && r70[0] >= 1) {name}_cpuid(7, 1, r71);
+    kept = r10[2] >> {_OSXSAVE} & 1 ? {name}_kept() : 0;
 {checks}
-    (void)c7;
+    (void)r71;
     __atomic_store_n(&known, level, __ATOMIC_RELAXED);
     return level;
 }}"""
@@ -67,7 +68,8 @@ def _has(isa: Isa) -> str:
     for feature in isa.features:
         if feature not in FEATURES:
             raise TargetError(f"no way is known to ask a processor for {feature}, which {isa.name} needs")
-        leaf, register, bit = FEATURES[feature]
-        masks[f"{register}{leaf}"] = masks.get(f"{register}{leaf}", 0) | 1 << bit
+        leaf, part, register, bit = FEATURES[feature]
+        word = f"r{leaf}{part}[{'abcd'.index(register)}]"
+        masks[word] = masks.get(word, 0) | 1 << bit
     masks["kept"] = _AVX512 if any(f.startswith("avx512") for f in isa.features) else _AVX
     return f"if ({' && '.join(f'({word} & {mask:#x}u) == {mask:#x}u' for word, mask in masks.items())})"

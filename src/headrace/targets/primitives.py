@@ -1,7 +1,8 @@
 """Signatures of the vector primitives: one entry per operation, in the order of the documentation.
 
 In `returns` and `params`: T the type itself, E its element, M its mask, U the unsigned type of the same
-shape, S the second (source) type of the name, H the type of half the lanes. In a scalar type T is E.
+shape, J i32 of as many lanes, S the second (source) type of the name, H the type of half the lanes. In a
+scalar type T is E.
 `kinds` are the element kinds it exists for: f floats, i signed, u unsigned, h 16-bit floats held as bits.
 """
 
@@ -51,16 +52,16 @@ SIGNATURES = _table(
     _S("lo", "H", "T a", "fiu", "lower half of the lanes (vectors)"),
     _S("hi", "H", "T a", "fiu", "upper half of the lanes (vectors)"),
     _S("cat", "T", "H lo, H hi", "fiu", "two halves joined (vectors)"),
-    _S("add", "T", "T a, T b", "fiu", "a + b; integers wrap"),
-    _S("sub", "T", "T a, T b", "fiu", "a - b; integers wrap"),
-    _S("mul", "T", "T a, T b", "fiu", "a * b; integers wrap"),
+    _S("add", "T", "T a, T b", "fiuh", "a + b; integers wrap"),
+    _S("sub", "T", "T a, T b", "fiuh", "a - b; integers wrap"),
+    _S("mul", "T", "T a, T b", "fiuh", "a * b; integers wrap"),
     _S("neg", "T", "T a", "fiu", "-a; integers wrap"),
     _S("abs", "T", "T a", "fiu", "|a|; the least integer stays itself"),
-    _S("div", "T", "T a, T b", "fiu", "a / b; integers truncate, x / 0 is 0, least / -1 is least"),
+    _S("div", "T", "T a, T b", "fiuh", "a / b; integers truncate, x / 0 is 0, least / -1 is least"),
     _S("rem", "T", "T a, T b", "iu", "a - div(a, b) * b, sign of a; a rem 0 is a"),
     _S("mod", "T", "T a, T b", "iu", "remainder with the sign of b; a mod 0 is a"),
-    _S("fma", "T", "T a, T b, T c", "f", "a * b + c; one rounding exactly where Isa.fma, else two"),
-    _S("fnma", "T", "T a, T b, T c", "f", "c - a * b; one rounding exactly where Isa.fma, else two"),
+    _S("fma", "T", "T a, T b, T c", "fh", "a * b + c; one rounding exactly where Isa.fma, else two"),
+    _S("fnma", "T", "T a, T b, T c", "fh", "c - a * b; one rounding exactly where Isa.fma, else two"),
     _S(
         "dot4",
         "T",
@@ -68,6 +69,7 @@ SIGNATURES = _table(
         "i",
         "c + the sum over a lane of unsigned byte of a * signed byte of b; wraps",
     ),
+    _S("dot2", "T", "J a, J b, T c", "f", "c + the sum over a lane of bf16 of a * bf16 of b, both in 32 bits"),
     _S("min", "T", "T a, T b", "fiu", "smaller; NaN if either is NaN"),
     _S("max", "T", "T a, T b", "fiu", "larger; NaN if either is NaN"),
     _S("min_fast", "T", "T a, T b", "fiu", "a < b ? a : b, so b if either is NaN"),

@@ -16,7 +16,7 @@ class Target:
     """A processor family to generate code for. arch is "" where any will do; triple as compilers spell it.
 
     wider: further instruction sets, each with all features of those before it, that a program of this target
-    holds beside `isa` and takes where the processor has them.
+    holds beside `isa` and takes where the processor has them; without those that would change nothing in it.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Target:
 
     @property
     def isa_names(self) -> str:
-        """Every instruction set in programs of this target: "x86-64, avx2, avx512"."""
+        """Every instruction set that programs of this target may hold: "x86-64, avx2, avx512"."""
         return ", ".join(isa.name for isa in (self.isa, *self.wider))
 
     @property
@@ -56,6 +56,7 @@ class TargetInfo:
     missing: str
 
 
+_DISPATCH = ("avx2", "avx512", "avx512vnni", "avx512bf16")
 TARGETS = {
     target.name: target
     for target in (
@@ -64,7 +65,9 @@ TARGETS = {
         Target("x86-64-avx2-vnni", ISAS["avx2vnni"], "x86_64"),
         Target("x86-64-avx512", ISAS["avx512"], "x86_64"),
         Target("x86-64-avx512-vnni", ISAS["avx512vnni"], "x86_64"),
-        Target("x86-64-dispatch", ISAS["x86-64"], "x86_64", tuple(ISAS[n] for n in ("avx2", "avx512", "avx512vnni"))),
+        Target("x86-64-avx512-bf16", ISAS["avx512bf16"], "x86_64"),
+        Target("x86-64-avx512-fp16", ISAS["avx512fp16"], "x86_64"),
+        Target("x86-64-dispatch", ISAS["x86-64"], "x86_64", tuple(ISAS[n] for n in _DISPATCH)),
         Target("aarch64", ISAS["neon"], "aarch64"),
         Target("generic", ISAS["generic"], ""),
     )

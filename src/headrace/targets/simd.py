@@ -10,7 +10,8 @@ C types: scalars are `float`, `double`, `int8_t`, …; vectors are GNU vectors n
 `f32x16`, `i8x16`, `f64x16`. `simd.ctype("f32", 16)` is "f32x16", `simd.ctype("f32", 1)` is "float". Any power
 of two of lanes works, also wider or narrower than a register. `+ - * / & | ^ ~ == < …` and `v[i]` of GNU C
 work on vectors directly (but signed integers that can overflow: hr_add, hr_sub, hr_mul, which wrap).
-16-bit floats are bits in uint16_t, u16x16: f = hr_cvt_f32x16_bf16x16(hr_load_u16x16(p)).
+16-bit floats are bits in uint16_t, u16x16: f = hr_cvt_f32x16_bf16x16(hr_load_u16x16(p)). hr_add_f16x16 and
+hr_add_bf16x16, sub, mul and div round once; fma and fnma round once with avx512fp16, else twice.
 A mask is the signed integer type of the same width and lanes (i32x16 for f32x16, i8x16 for u8x16), all bits
 of a lane set or none; for scalars int32_t -1 or 0 (int64_t for f64, …). Masks of another width:
 hr_cvt_i8x16_i32x16(mask).
@@ -48,6 +49,7 @@ T type, E element, M mask, S source type, H type of half the lanes:
     T hr_fma_T(T a, T b, T c): a * b + c; one rounding exactly where Isa.fma, else two
     T hr_fnma_T(T a, T b, T c): c - a * b; one rounding exactly where Isa.fma, else two
     T hr_dot4_T(T a, T b, T c): c + the sum over a lane of unsigned byte of a * signed byte of b; wraps
+    T hr_dot2_T(J a, J b, T c): c + the sum over a lane of bf16 of a * bf16 of b, both in 32 bits
     T hr_min_T(T a, T b): smaller; NaN if either is NaN
     T hr_max_T(T a, T b): larger; NaN if either is NaN
     T hr_min_fast_T(T a, T b): a < b ? a : b, so b if either is NaN
@@ -94,7 +96,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from headrace.targets import vector_generic, vector_neon, vector_x86
+from headrace.targets import intrinsic, vector_generic, vector_neon, vector_x86
 from headrace.targets.expand import expand, function, letters
 from headrace.targets.primitives import SIGNATURES
 from headrace.targets.vector_types import ELEMS, FUNCTION, VType, parse
@@ -117,6 +119,11 @@ class Isa:
         return self.header == "immintrin.h"
 
     @property
+    def pairs(self) -> bool:
+        """Whether dot2 of f32 is one instruction."""
+        return "avx512bf16" in self.features
+
+    @property
     def target_attribute(self) -> str:
         """`__attribute__((target("avx2,fma")))`, or "" when the compiler's default will do."""
         return f'__attribute__((target("{",".join(self.features)}")))' if self.features else ""
@@ -124,6 +131,7 @@ class Isa:
 
 _AVX2 = ("avx2", "fma", "f16c")
 _AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
+_VNNI = (*_AVX512, "avx512vnni")
 ISAS = {
     isa.name: isa
     for isa in (
@@ -132,7 +140,9 @@ ISAS = {
         Isa("avx2", 8, _AVX2, "immintrin.h", True, 16),
         Isa("avx2vnni", 8, ("avxvnni", *_AVX2), "immintrin.h", True, 16),
         Isa("avx512", 16, (*_AVX512, *_AVX2), "immintrin.h", True, 32),
-        Isa("avx512vnni", 16, (*_AVX512, "avx512vnni", *_AVX2), "immintrin.h", True, 32),
+        Isa("avx512vnni", 16, (*_VNNI, *_AVX2), "immintrin.h", True, 32),
+        Isa("avx512bf16", 16, (*_VNNI, "avx512bf16", *_AVX2), "immintrin.h", True, 32),
+        Isa("avx512fp16", 16, (*_VNNI, "avx512bf16", "avx512fp16", *_AVX2), "immintrin.h", True, 32),
         Isa("neon", 4, (), "arm_neon.h", True, 32),
     )
 }
@@ -229,12 +239,15 @@ def _definition(isa: Isa, name: str) -> str:
         raise ValueError(f"{name!r}: operation {signature.op!r} does not exist for this type")
     named = letters(t, s)
     returns = named[signature.returns].c if signature.returns in named else signature.returns
-    params = re.sub(r"\b[TEMUHS]\b", lambda m: named[m[0]].c, signature.params)
+    params = re.sub(r"\b[TEMUHSJ]\b", lambda m: named[m[0]].c, signature.params)
     body = expand(text, t, s, vector_generic.constants(t))
     return function(name, returns, params, body, "HR_INLINE", wide_types(isa, *named.values()))
 
 
 def _body(isa: Isa, op: str, t: VType, s: VType | None) -> str | None:
+    instruction = intrinsic.find(op, t, isa.features)
+    if instruction is not None:
+        return f"return ($T){instruction.text(t.bytes)};"
     if isa.header == "immintrin.h":
         text = vector_x86.body(isa.name, op, t, s)
     else:

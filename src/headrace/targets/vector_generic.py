@@ -32,6 +32,8 @@ def body(op: str, t: VType, s: VType | None) -> str | None:
         return "return a;"
     if op == "sqrt" and t.lanes == 1:
         return _SQRT32 if t.elem.name == "f32" else _SQRT64
+    if t.elem.kind == "h":
+        return _HALF_ARITHMETIC.get(op)
     if t.elem.kind == "f":
         text = (_FLOAT_SCALAR if t.lanes == 1 else _FLOAT_VECTOR).get(op) or _FLOAT.get(op)
     else:
@@ -87,6 +89,11 @@ _FLOAT = {
     "min": "return select$(ne$(a, a), a, min_fast$(a, b));",
     "max": "return select$(ne$(a, a), a, max_fast$(a, b));",
     "abs": "return cast$T$U(cast$U$T(a) & splat$U($MAX));",
+    # the upper halves first, as the instruction has them
+    "dot2": """\
+$K x = cast$K$J(a), y = cast$K$J(b), high = splat$K(0xffff0000u);
+$T r = fma$(cvt$T$F(cast$F$K(x & high)), cvt$T$F(cast$F$K(y & high)), c);
+return fma$(cvt$T$F(cast$F$K(x << 16)), cvt$T$F(cast$F$K(y << 16)), r);""",
     "copysign": "return cast$T$U((cast$U$T(a) & splat$U($MAX)) | (cast$U$T(b) & ~splat$U($MAX)));",
     "select_lt": "return select$(lt$(x, y), a, b);",
     "trunc": "return copysign$(floor$(abs$(a)), a);",
@@ -351,6 +358,15 @@ r = select$SU(lt$SU(x, splat$SU(0x38800000)), z, r);
 r = select$SU(lt$SU(x, splat$SU(0x477ff000)), r, splat$SU(0x7c00));
 r = select$SU(gt$SU(x, splat$SU(0x7f800000)), ((x >> 13) & splat$SU(0x3ff)) | splat$SU(0x7e00), r);
 return cvt$X$SU(r | s);""",
+}
+# f32 has more than twice the bits of either type, so the second rounding changes nothing
+_HALF_ARITHMETIC = {
+    "add": "return cvt$T$F(cvt$F$T(a) + cvt$F$T(b));",
+    "sub": "return cvt$T$F(cvt$F$T(a) - cvt$F$T(b));",
+    "mul": "return cvt$T$F(cvt$F$T(a) * cvt$F$T(b));",
+    "div": "return cvt$T$F(cvt$F$T(a) / cvt$F$T(b));",
+    "fma": "return add$(mul$(a, b), c);",
+    "fnma": "return sub$(c, mul$(a, b));",
 }
 # f64 to f32 rounded to odd (truncated, last bit set when inexact), so that the next rounding is the only one
 _ODD = """\

@@ -6,8 +6,8 @@ from headrace.targets.vector_transpose import transposed
 from headrace.targets.vector_types import VType
 
 _PREFIX = {16: "_mm", 32: "_mm256", 64: "_mm512"}
-_LEVELS = {"x86-64": 0, "avx2": 1, "avx2vnni": 1, "avx512": 2, "avx512vnni": 2}
-_VNNI = {"avx2vnni": "dpbusd_avx", "avx512vnni": "dpbusd"}
+_LEVELS = {"x86-64": 0, "avx2": 1, "avx2vnni": 1, "avx512": 2, "avx512vnni": 2, "avx512bf16": 2, "avx512fp16": 2}
+_FP16 = frozenset(("avx512fp16",))
 _ROUND = {"round": "0x08", "floor": "0x09", "ceil": "0x0a", "trunc": "0x0b"}
 
 # clang up to 22 exchanges operands when it merges a blend into vpternlog (LLVM issue 157929): results of bit
@@ -21,9 +21,11 @@ def body(name: str, op: str, t: VType, s: VType | None) -> str | None:
     """C statements of hr_<op>_<t>[_<s>] on the instruction set `name`; None: use the portable body."""
     level = _LEVELS[name]
     if op == "dot4":
-        return _dot(name, level, t)
+        return _dot(level, t)
     if op == "cvt" and s is not None:
         return _convert(level, t, s) if level else None
+    if t.elem.kind == "h":
+        return _half(op, t) if name in _FP16 else None
     if t.lanes == 1:
         return _scalar(level, op, t) if t.elem.kind == "f" else None
     if t.bytes not in _PREFIX or t.bytes > 16 << level:
@@ -67,6 +69,16 @@ def _float(level: int, op: str, t: VType) -> str | None:
     if level == 2 and op == "ldexp":
         return f"return ($T){p}_scalef_{x}(({r})a, ({r})n);"
     return None
+
+
+def _half(op: str, t: VType) -> str | None:
+    """Arithmetic of f16 in its own instructions."""
+    if t.elem.name != "f16" or t.bytes not in _PREFIX or op not in ("add", "sub", "mul", "div", "fnma"):
+        return None
+    p, r = _PREFIX[t.bytes], f"__m{t.bytes * 8}h"
+    if op == "fnma":
+        return f"return ($T){p}_fnmadd_ph(({r})a, ({r})b, ({r})c);"
+    return f"return ($T){p}_{op}_ph(({r})a, ({r})b);"
 
 
 def _halves(op: str, t: VType) -> str | None:
@@ -113,13 +125,11 @@ def _int(level: int, op: str, t: VType) -> str | None:
     return None
 
 
-def _dot(name: str, level: int, t: VType) -> str | None:
-    """One instruction of VNNI, or the products of even and of odd bytes as pairs of 16 bits, which cannot overflow."""
+def _dot(level: int, t: VType) -> str | None:
+    """The products of even and of odd bytes as pairs of 16 bits, which cannot overflow."""
     if t.elem.bits != 32 or t.bytes not in _PREFIX or t.bytes > 16 << level:
         return None
     p, _, r = _names(t)
-    if name in _VNNI:
-        return f"return ($T){p}_{_VNNI[name]}_epi32(({r})c, ({r})a, ({r})b);"
     low = f"{p}_set1_epi16(255)"
     low_bytes = f"({r})a & {low}" if t.bytes < 64 else f"_mm512_and_si512(({r})a, {low})"
     return f"""\
