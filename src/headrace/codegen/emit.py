@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from headrace.codegen import scalar
+from headrace.codegen.quantise import near_text
 from headrace.codegen.scalar import CTYPES, HALF
 from headrace.codegen.scope import Operand, Scope
 from headrace.program.access import flat, harmless
@@ -17,6 +18,7 @@ from headrace.program.dtypes import is_float
 from headrace.program.expr import BINARY, COMPARE, MATH, UNARY, Expr, Extent, index, substitute, walk
 from headrace.program.index import bounds, coefficient, free_vars
 from headrace.program.ir import Buffer
+from headrace.program.requantise import as_near
 
 ReduceFn = Callable[["Emitter", Expr, Scope], Operand]
 _LEVELS = {"add": 1, "sub": 1, "mul": 2}  # operators whose operands need no parentheses if they bind as tightly
@@ -128,6 +130,9 @@ class Emitter:
             return self._scalar_select(e, scope)
         if e.op == "check":
             return self._check(e, scope)
+        near = as_near(e)
+        if near is not None:
+            return near_text(self, near, scope, 1)
         fused = self._fma(e, scope, 1)
         if fused is not None:
             return fused.text
@@ -226,6 +231,9 @@ class Emitter:
             return self._vector_load(e, scope, lane)
         if e.op == "select" and self.lane_of(e.args[0]) is None and not all(harmless(a) for a in e.args[1:]):
             return self._branches(e, self.scalar(e.args[0], scope).text, scope, self.lanes)
+        near = as_near(e)
+        if near is not None:
+            return near_text(self, near, scope, self.lanes)
         if not self._has_vector_form(e):
             return self._lane_by_lane(e, scope, lane)
         if e.op == "cast":

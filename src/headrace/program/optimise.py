@@ -11,6 +11,7 @@ from headrace.program.ir import Module
 from headrace.program.layout import choose_layout
 from headrace.program.merge import merge_axes
 from headrace.program.pad import pad_guarded
+from headrace.program.requantise import requantise
 from headrace.program.split import split_axes, split_guards
 from headrace.program.symmetric import fold_symmetric
 from headrace.program.verify import verify
@@ -23,7 +24,7 @@ def optimise(module: Module, lanes: int = 16, dots: bool = False) -> Module:
     """
     verify(module)
     module = fold_constants(module)
-    module = fold_constants(fuse(module))
+    module = requantise(fold_constants(fuse(module)))
     module = fold_symmetric(module)
     module = split_axes(module)
     module = pad_guarded(guard_bytes(module))
