@@ -266,7 +266,9 @@ class Emitter:
         return f"hr_{e.op}_{kind}({', '.join(args)})"
 
     def _mask(self, mask: str, dtype: str) -> str:
-        return mask
+        """A mask of i32 in the width of what it selects from."""
+        bits = 32 if dtype == "f32" else int(dtype[1:])
+        return mask if bits == 32 else f"hr_cvt_i{bits}x{self.lanes}_i32x{self.lanes}({mask})"
 
     def _has_vector_form(self, e: Expr) -> bool:
         kinds = {e.dtype, *(a.dtype for a in e.args)}
@@ -277,12 +279,12 @@ class Emitter:
             if e.dtype == "index" or source.dtype == "index":
                 return False
             if is_float(e.dtype) or not is_float(source.dtype):
-                return kinds <= {"f32", "i32", "i8", "u8", "i16", "u16"} and e.arg != "sat"
+                return kinds <= {"f32", "i32", "i8", "u8", "i16", "u16"}
             return source.dtype == "f32" and e.dtype in ("i32", "i8", "u8", "i16", "u16")
         if e.op in COMPARE:
             return e.args[0].dtype in ("f32", "i32")
         if e.op == "select":
-            return e.dtype in ("f32", "i32") and all(harmless(a) for a in e.args[1:])
+            return e.dtype in ("f32", "i32", "i8", "u8", "i16", "u16") and all(harmless(a) for a in e.args[1:])
         if not kinds <= {"f32", "i32", "bool"} or e.op in (
             "check",
             "fmod",
@@ -308,6 +310,8 @@ class Emitter:
             return f"hr_select_{e.dtype}x{n}({text}, hr_splat_{e.dtype}x{n}({one}), hr_splat_{e.dtype}x{n}(0))"
         if e.dtype == "bool":
             return f"hr_ne_{source.dtype}x{n}({text}, hr_splat_{source.dtype}x{n}(0))"
+        if e.arg == "sat" and not is_float(e.dtype) and not is_float(source.dtype):
+            return f"hr_sat_{e.dtype}x{n}_{source.dtype}x{n}({text})"
         if is_float(source.dtype) and not is_float(e.dtype):
             inner = f"hr_round_f32x{n}({text})" if e.arg == "round" else text
             return f"hr_sat_{e.dtype}x{n}_f32x{n}({inner})"

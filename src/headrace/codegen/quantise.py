@@ -46,28 +46,29 @@ def inverse(scale: float, low: int, high: int) -> tuple[float, float] | None:
     """(high, low) parts of 1 / scale that give every x the integer of x / scale within the bounds; else None."""
     if not 1e-25 < scale < 1e25:
         return None
-    with np.errstate(all="ignore"):
-        exact = 1.0 / np.float64(np.float32(scale))
-        upper = np.float32(exact)
-        if upper > exact:
-            upper = np.nextafter(upper, np.float32(0))
-        lower = np.float32(exact - upper)
-        if not lower > 0:
-            return None
-        steps = np.arange(low, high) + 0.5
-        x = np.float32(steps * np.float64(np.float32(scale)))
-        bits = x.view(np.int32)[:, None] + np.arange(-AROUND, AROUND + 1, dtype=np.int32)
-        x = bits.view(np.float32)
-        wanted = np.rint(x / np.float32(scale))
-        got = np.rint(fused(x, upper, x * lower))
-    below, above = wanted.min(1) < steps, wanted.max(1) > steps
-    if not (below & above).all() or (wanted != got).any():
+    exact = 1.0 / np.float64(np.float32(scale))
+    upper = np.float32(exact)
+    if upper > exact:
+        upper = np.nextafter(upper, np.float32(0))
+    lower = np.float32(exact - upper)
+    if not lower > 0 or not rounds_alike(np.float32(scale), upper, lower, low, high):
         return None
     return float(upper), float(lower)
 
 
+def rounds_alike(scale: np.float32, upper: np.float32, lower: np.float32, low: int, high: int) -> bool:
+    """Whether x * lower + x * upper gives the integers of x / scale, clamped to low … high, for every x."""
+    steps = np.arange(low, high) + 0.5
+    first: Array = (steps * np.float64(scale)).astype(np.float32).view(np.int32)
+    with np.errstate(all="ignore"):
+        x = (first[:, None] + np.arange(-AROUND, AROUND + 1, dtype=np.int32)).view(np.float32)
+        wanted, got = np.rint(x / scale), np.rint(fused(x, upper, x * lower))
+    is_step = (wanted.min(1) < steps) & (wanted.max(1) > steps)
+    return bool(is_step.all() and (wanted == got).all())
+
+
 def fused(x: Array, y: Any, z: Array) -> Array:
-    """x * y + z in f32 with one rounding: the sum in f64 is rounded to odd, so that the next rounding is the only one."""
+    """x * y + z in f32, rounded once: the sum in f64 is rounded to odd, so that only the next rounding counts."""
     product = x.astype(np.float64) * np.float64(y)
     addend = z.astype(np.float64)
     total = product + addend

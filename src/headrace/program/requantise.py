@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -37,9 +38,11 @@ from headrace.program.ir import Buffer, Define, Module, Statement, Store
 from headrace.program.rewrite import each_list, map_expressions, replace_body
 
 SMALL = ("i8", "u8", "i16", "u16")
+WIDE = ("add", "sub", "mul", "min", "max", "lt", "le", "eq", "ne")  # of small integers are done in i32
 LIMIT = 1 << 20  # of the bounds of near(), where floats hold every integer and its halves
 MAX_TABLE = 1 << 16
 Interval = tuple[int, int]
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,9 @@ def _rule(e: Expr, magnitudes: Magnitudes) -> Expr | None:
         return _quantised(e, magnitudes)
     if e.op == "cast" and e.dtype in ("i32", "f32"):
         return _widened(e)
+    if e.op in WIDE and e.args[0].dtype in SMALL:
+        wide = binary(e.op, *(_wide(a) for a in e.args))
+        return wide if wide.dtype == "bool" else cast(_rule(wide, magnitudes) or wide, e.dtype)
     if e.dtype == "i32" and e.op in ("add", "sub"):
         return _moved(e)
     if e.dtype == "i32" and e.op in ("min", "max") and e.args[1].op == "const":
@@ -184,6 +190,12 @@ def _widened(e: Expr) -> Expr | None:
     return cast(wide, e.dtype)
 
 
+def _wide(e: Expr) -> Expr:
+    wide = cast(e, "i32")
+    found = _widened(wide) if wide.op == "cast" else None
+    return wide if found is None else found
+
+
 def _moved(e: Expr) -> Expr | None:
     """Constants that are added one after the other become one; 0 goes away."""
     a, b = e.args
@@ -260,7 +272,7 @@ def _only_leaf(e: Expr) -> Expr | None:
     return next(iter(leaves)) if len(leaves) == 1 else None
 
 
-def _tabulate(e: Expr, leaf: Expr, values: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _tabulate(e: Expr, leaf: Expr, values: Array) -> Array:
     """e for every value of the leaf, as the interpreter computes it."""
     axis = fresh("n", len(values))
     source = Buffer("values", "i32", (len(values),), "const", values)

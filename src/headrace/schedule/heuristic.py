@@ -25,6 +25,7 @@ TURNED = frozenset(("f32", "i32"))  # element types of square tiles that are tur
 L1_PANEL = 24 << 10  # bytes of constants that stay in the first and second cache between rows of tiles
 L2_PANEL = 1 << 20
 NEAR = 1.03  # tiles that cost about the same: the one with the least code
+MAX_WRITTEN = 1500  # instructions beside the reductions of all the tiles that are written out
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,8 @@ class Heuristic:
             for n in range(1, min(vectors, 12) + 1)
             if shape.fits(n, count, self.isa.vectors)
         }
+        small = {t: c for t, c in costs.items() if _written(*t, vectors, limit) * facts.around <= MAX_WRITTEN}
+        costs = small or {(1, 1): costs[1, 1]}
         near = [tile for tile, cost in costs.items() if cost <= NEAR * min(costs.values())]
         return min(near, key=lambda tile: (_written(tile[0], tile[1], vectors, limit), costs[tile]))
 

@@ -412,4 +412,4 @@ def _near(t: VType, s: VType) -> str | None:
     if (t.elem.name, s.elem.name) != ("i32", "f32") or t.lanes != s.lanes:
         return None
     clamp = "min_fast$S(max_fast$S(select$S(eq$S(a, a), a, splat$S(0)), splat$S((float)low)), splat$S((float)high))"
-    return f"$S x = {clamp};\nreturn cast$T$S(x + splat$S(0x1.8p23f)) - splat$(0x4b400000);"
+    return f"$S x = {clamp};\nreturn ($T)(cast$U$S(x + splat$S(0x1.8p23f)) - splat$U(0x4b400000u));"
