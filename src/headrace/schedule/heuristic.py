@@ -25,6 +25,7 @@ TURNED = frozenset(("f32", "i32"))  # element types of square tiles that are tur
 L1_PANEL = 24 << 10  # bytes of constants that stay in the first and second cache between rows of tiles
 L2_PANEL = 1 << 20
 NEAR = 1.03  # tiles that cost about the same: the one with the least code
+MAX_STEP = 48  # instructions of one step of a reduction on a tile, beyond which it is not unrolled
 MAX_WRITTEN = 1500  # instructions beside the reductions of all the tiles that are written out
 
 
@@ -176,8 +177,8 @@ class Heuristic:
         innermost = facts.reduced[reduce_order(facts)[-1]].bound
         if width < LATENCY * PORTS and innermost >= 4:
             ways = min(4, -(-LATENCY * PORTS // width))
-            return [st.Accumulators(ways), st.Unroll(max(ways, 4))]
-        if width <= 12 and innermost >= 4:
+            return [st.Accumulators(ways), st.Unroll(max(ways, 4) if width * facts.within <= MAX_STEP else ways)]
+        if width <= 12 and innermost >= 4 and width * facts.within <= MAX_STEP:
             return [st.Unroll(4)]
         return []
 
