@@ -102,10 +102,17 @@ def _float(scale: Array) -> Array:
     return scale.astype(np.float32)
 
 
+def _unsigned(array: Array) -> Array:
+    """Moved by 128: runtimes may let sums of unsigned times signed bytes saturate, but not of unsigned ones."""
+    return (array.astype(np.int16) + 128).astype(np.uint8)
+
+
 def _written(
     node: ir.Node, left: Operand, right: tuple[Array, Array, Array], bias: ir.Value | None, walk: Walk
 ) -> list[ir.Node]:
     values, zeros, scales = right
+    if left.value.dtype == ir.DataType.UINT8 and values.dtype == np.int8:
+        values, zeros = _unsigned(values), _unsigned(zeros)
     make = Builder(walk, node)
     zero = None if left.zero is None or not left.zero.any() else make.const(left.zero, left.zero.dtype)
     weight_zero = make.const(zeros, zeros.dtype) if zeros.any() else None
