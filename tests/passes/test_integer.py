@@ -122,7 +122,6 @@ def test_quantised_again_it_differs_by_one_step_at_a_tie(name):
 
 STAYS = {
     "few weights": {"inner": 64, "columns": 16},
-    "many rows": {"rows": 33},
     "scaled": {"alpha": 0.5},
     "scales along the sum": {"per_column": True, "turned": True, "kind": "Gemm", "axis_is_inner": True},
 }
@@ -137,8 +136,31 @@ def test_what_stays_a_product_of_floats(name):
         x = {"x": given_x()}
     else:
         proto = quantised(**options, again=False)
-        x = {"x": given_x(options.get("rows", 2), options.get("inner", INNER))}
+        x = {"x": given_x(inner=options.get("inner", INNER))}
     assert "MatMulInteger" not in operators(check_same(proto, x, rtol=1e-4, atol=1e-4))
+
+
+def test_rows_that_are_known_at_run_time():
+    proto = quantised(again=False)
+    for port in (proto.graph.input[0], proto.graph.output[0]):
+        port.type.tensor_type.shape.dim[0].dim_param = "rows"
+    program = hr.compile(proto, shapes={"x": ("rows", INNER)}, bounds={"rows": 9})
+    for rows in (1, 4, 9):
+        x = {"x": given_x(rows)}
+        np.testing.assert_allclose(program.run(x)["y"], run(proto, x)[0], rtol=1e-4, atol=2e-4)
+
+
+def test_a_stream_gives_the_bits_of_the_whole():
+    """Steps of one frame and all frames at once: the sums are exact, so that nothing depends on their order."""
+    proto = quantised(rows=7, kind="MatMul", turned=False)
+    for port in (proto.graph.input[0], proto.graph.output[0]):
+        port.type.tensor_type.shape.dim[0].dim_param = "time"
+    x = given_x(7)
+    step = hr.compile(hr.stream(proto, axes={"x": 0}))
+    stream = step.stream()
+    got = np.concatenate([stream.push({"x": frame[None]})["y"] for frame in x])
+    whole = hr.compile(proto, shapes={"x": (7, INNER)}).run({"x": x})["y"]
+    assert got.tobytes() == whole.tobytes()
 
 
 def test_floats_that_are_not_quantised_stay():
