@@ -68,3 +68,23 @@ def test_two_threads_give_the_bits_of_one(name: str) -> None:
     expected = run(0)
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(run, range(4))) == [expected] * 4
+
+
+@pytest.mark.models
+@pytest.mark.xdist_group("pulsevad-int8")
+def test_quantised_results_are_those_of_onnxruntime() -> None:
+    """The same multiples of the output's scale as its float arithmetic without fusions, on 200 random inputs."""
+    subject, compiled = SUBJECTS["pulsevad-int8"], program("pulsevad-int8")
+    feeds = [*subject.real(), *(subject.random(seed) for seed in range(200))]
+    report = hr.verify(compiled, subject.load(), feeds, layers=False)
+    assert report.relative == 0, "\n" + report.table()
+
+
+@pytest.mark.models
+@pytest.mark.xdist_group("pulsevad-int8")
+@pytest.mark.parametrize("target", ["x86-64", "x86-64-avx2", "x86-64-avx512", "generic"])
+def test_quantised_code_is_small(target: str) -> None:
+    """Under 60 kB of machine code on every target that this machine can compile for."""
+    subject = SUBJECTS["pulsevad-int8"]
+    size = hr.compile(subject.load(), target, **subject.options).info.code_bytes
+    assert size is None or size < 60_000

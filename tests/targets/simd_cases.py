@@ -64,6 +64,8 @@ def exists(op: str, to: Elem, source: Elem) -> bool:
     """Which pairs of elements a conversion is for."""
     if op == "cast":
         return to.bits == source.bits and source.kind != "h"
+    if op == "near":
+        return (to.name, source.name) == ("i32", "f32")
     if op == "cvt":
         return to == source or ("h" not in to.kind + source.kind) or {to.kind, source.kind} == {"f", "h"}
     return source.kind != "h"

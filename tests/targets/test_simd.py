@@ -165,6 +165,33 @@ def test_arithmetic_of_16_bit_floats(
 
 
 @pytest.mark.parametrize(("isa", "lanes", "toolchain"), ALL)
+def test_nearest_within_bounds(isa: simd.Isa, lanes: int, toolchain: Any, build: Any, rng: np.random.Generator) -> None:
+    library = build(isa, lanes, toolchain)
+    ((name, _, s),) = cases.names(SIGNATURES["near"], lanes)
+    assert s is not None
+    for low, high in ((-128, 127), (0, 255), (-200, 55), (-(1 << 22), 1 << 22)):
+        a, got = cases.inputs(s.elem, rng), np.zeros(cases.N, np.int32)
+        call(library, name, a, np.full(cases.N, low, np.int32), np.full(cases.N, high, np.int32), result=got)
+        want = np.where(np.isnan(a), 0, np.clip(np.rint(np.nan_to_num(a, nan=0.0)), low, high)).astype(np.int32)
+        same(got, want, f"{isa.name} {name} {low} {high}")
+
+
+@pytest.mark.parametrize(("isa", "lanes", "toolchain"), ALL)
+def test_quotient(isa: simd.Isa, lanes: int, toolchain: Any, build: Any, rng: np.random.Generator) -> None:
+    library = build(isa, lanes, toolchain)
+    for name, t, _ in cases.names(SIGNATURES["quotient"], lanes):
+        f = np.dtype(t.elem.name.replace("f", "float")).type
+        a, got = cases.inputs(t.elem, rng), np.zeros(cases.N, f)
+        b = f(0.0371)
+        high = f(1 / b)
+        low = f(abs(1 / np.longdouble(b) - np.longdouble(high)))
+        with np.errstate(all="ignore"):
+            want = np.array([cases.fused(x, high, f(x * low), f) for x in a], f) if isa.fma else a / b
+        call(library, name, a, *(np.full(cases.N, v, f) for v in (b, high, low)), result=got)
+        same(got, want, f"{isa.name} {name}")
+
+
+@pytest.mark.parametrize(("isa", "lanes", "toolchain"), ALL)
 def test_horizontal(isa: simd.Isa, lanes: int, toolchain: Any, build: Any, rng: np.random.Generator) -> None:
     library = build(isa, lanes, toolchain)
     for op, reference in cases.HORIZONTAL.items():

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from headrace.codegen import scalar
 from headrace.codegen.half import in_single
+from headrace.codegen.quantise import near_text
 from headrace.codegen.scalar import CTYPES, HALF
 from headrace.codegen.scope import Operand, Scope
 from headrace.program.access import flat, harmless
@@ -19,6 +20,7 @@ from headrace.program.dtypes import is_float, size_of
 from headrace.program.expr import BINARY, COMPARE, MATH, UNARY, Expr, Extent, index, substitute, walk
 from headrace.program.index import bounds, coefficient, free_vars
 from headrace.program.ir import Buffer
+from headrace.program.requantise import as_near
 
 ReduceFn = Callable[["Emitter", Expr, Scope], Operand]
 _LEVELS = {"add": 1, "sub": 1, "mul": 2}  # operators whose operands need no parentheses if they bind as tightly
@@ -131,6 +133,9 @@ class Emitter:
             return self._scalar_select(e, scope)
         if e.op == "check":
             return self._check(e, scope)
+        near = as_near(e)
+        if near is not None:
+            return near_text(self, near, scope, 1)
         fused = self._fma(e, scope, 1)
         if fused is not None:
             return fused.text
@@ -230,6 +235,9 @@ class Emitter:
             return self._vector_load(e, scope, lane)
         if e.op == "select" and self.lane_of(e.args[0]) is None and not all(harmless(a) for a in e.args[1:]):
             return self._branches(e, self.scalar(e.args[0], scope).text, scope, self.lanes)
+        near = as_near(e)
+        if near is not None:
+            return near_text(self, near, scope, self.lanes)
         wide = in_single(e)
         if e.dtype == "f16" and e.op in _FLOAT:
             fused = self._fma(e, scope, self.lanes)
@@ -270,7 +278,9 @@ class Emitter:
         return f"hr_{e.op}_{kind}({', '.join(args)})"
 
     def _mask(self, mask: str, dtype: str) -> str:
-        return mask
+        """A mask of i32 in the width of what it selects from."""
+        bits = 32 if dtype == "f32" else int(dtype[1:])
+        return mask if bits == 32 else f"hr_cvt_i{bits}x{self.lanes}_i32x{self.lanes}({mask})"
 
     def _has_vector_form(self, e: Expr) -> bool:
         kinds = {e.dtype, *(a.dtype for a in e.args)}
@@ -283,12 +293,12 @@ class Emitter:
             if kinds & set(HALF):
                 return "f32" in kinds
             if is_float(e.dtype) or not is_float(source.dtype):
-                return kinds <= {"f32", "i32", "i8", "u8", "i16", "u16"} and e.arg != "sat"
+                return kinds <= {"f32", "i32", "i8", "u8", "i16", "u16"}
             return source.dtype == "f32" and e.dtype in ("i32", "i8", "u8", "i16", "u16")
         if e.op in COMPARE:
             return e.args[0].dtype in ("f32", "i32")
         if e.op == "select":
-            return e.dtype in ("f32", "i32") and all(harmless(a) for a in e.args[1:])
+            return e.dtype in ("f32", "i32", "i8", "u8", "i16", "u16") and all(harmless(a) for a in e.args[1:])
         if not kinds <= {"f32", "i32", "bool"} or e.op in (
             "check",
             "fmod",
@@ -314,6 +324,8 @@ class Emitter:
             return f"hr_select_{e.dtype}x{n}({text}, hr_splat_{e.dtype}x{n}({one}), hr_splat_{e.dtype}x{n}(0))"
         if e.dtype == "bool":
             return f"hr_ne_{source.dtype}x{n}({text}, hr_splat_{source.dtype}x{n}(0))"
+        if e.arg == "sat" and not is_float(e.dtype) and not is_float(source.dtype):
+            return f"hr_sat_{e.dtype}x{n}_{source.dtype}x{n}({text})"
         if is_float(source.dtype) and not is_float(e.dtype):
             inner = f"hr_round_f32x{n}({text})" if e.arg == "round" else text
             return f"hr_sat_{e.dtype}x{n}_f32x{n}({inner})"

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from headrace.graph.facts import label
 from headrace.graph.rewrite import Walk, get_input
 from headrace.passes.compose import compose
+from headrace.passes.integer import integer_products
 from headrace.passes.notes import Notes
 from headrace.passes.scale import absorb_after, absorb_before
 from headrace.passes.taps import drop_taps, merge_padding
@@ -36,6 +37,7 @@ def drop_zero_state(node: ir.Node, walk: Walk, notes: Notes) -> list[ir.Node] | 
 
 
 RULES: tuple[NoteRule, ...] = (
+    integer_products,  # products of dequantised bytes become products of integers
     merge_padding,  # a Pad with zeros becomes padding of the convolution after it
     absorb_after,  # a scale or offset becomes part of the weights before it
     absorb_before,  # a scale becomes part of the weights after it

@@ -8,6 +8,7 @@ A result may not be much larger than what it is computed from, so that a broadca
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from headrace.graph import schemas
-from headrace.graph.rewrite import Walk, replace_node, subgraphs
+from headrace.graph.rewrite import Walk, attribute, replace_node, subgraphs
 from headrace.graph.symbolic import SymDim
 from headrace.passes.evaluate import evaluate
 from headrace.passes.infer import node_proto
@@ -25,7 +26,19 @@ SMALL_BYTES = 64 * 1024
 MAX_BYTES = 64 * 2**20
 MAX_GROWTH = 16
 
+DEQUANTISED = "headrace.dequantised"  # in the meta of a constant: the bytes that it was
+
 _SLOW = frozenset(("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "LSTM", "GRU", "RNN", "Resize"))
+
+
+@dataclass(frozen=True)
+class Dequantised:
+    """(bytes - zero)·scale; zero and scale are one value, or one for each index of the axis."""
+
+    bytes: np.ndarray[Any, Any]
+    scale: np.ndarray[Any, Any]
+    zero: np.ndarray[Any, Any] | None
+    axis: int
 
 
 def fold(node: ir.Node, walk: Walk) -> list[ir.Node] | None:
@@ -151,6 +164,15 @@ def _constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
     return None
 
 
+def _dequantised(node: ir.Node) -> Dequantised | None:
+    if attribute(node, "block_size", 0):
+        return None
+    given = [None if value is None else _array(value) for value in node.inputs]
+    data, scale, zero = (*given, None)[:3]
+    assert data is not None and scale is not None
+    return Dequantised(data, scale, zero, int(attribute(node, "axis", 1)))
+
+
 def _replace(node: ir.Node, tensors: list[ir.TensorProtocol | None], walk: Walk) -> list[ir.Node] | None:
     if any(tensor is None for tensor in tensors):
         return None
@@ -162,5 +184,7 @@ def _replace(node: ir.Node, tensors: list[ir.TensorProtocol | None], walk: Walk)
         new = walk.initializer(tensor, name) if used else None
         if new is not None:
             new.meta[NAME] = name
+            if node.op_type == "DequantizeLinear" and node.domain == "":
+                new.meta[DEQUANTISED] = _dequantised(node)
         values.append(new)
     return replace_node(node, [], values)

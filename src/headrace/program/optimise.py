@@ -12,6 +12,7 @@ from headrace.program.layout import choose_layout
 from headrace.program.merge import merge_axes
 from headrace.program.pad import pad_guarded
 from headrace.program.pair_dot import dot_pairs
+from headrace.program.requantise import requantise
 from headrace.program.ring import use_rings
 from headrace.program.split import split_axes, split_guards
 from headrace.program.symmetric import fold_symmetric
@@ -31,7 +32,7 @@ def simplify(module: Module) -> Module:
     """
     verify(module)
     module = fold_constants(module)
-    module = fold_constants(fuse(module))
+    module = requantise(fold_constants(fuse(module)))
     module = fold_symmetric(module)
     module = split_axes(module)
     module = pad_guarded(guard_narrow(module))

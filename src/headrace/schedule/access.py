@@ -6,13 +6,22 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from headrace.program.access import flat, harmless
-from headrace.program.expr import Axis, Expr, walk
+from headrace.program.expr import MATH, Axis, Expr, walk
 from headrace.program.index import coefficient, free_vars
 from headrace.program.ir import Buffer, Define
 from headrace.schedule.steps import reduce_axes, reductions
 
 VECTOR_DTYPES = frozenset(("f32", "i32", "i8", "u8", "i16", "u16", "f16", "bf16", "bool", "index"))
+_FUNCTIONS = frozenset(MATH) - {"sqrt", "floor", "ceil", "round", "trunc"}
+_LONG = 20  # instructions of a function
+_WORDS = {"min": 3, "max": 3, "pow": 60, "atan2": 30, "dot4": 7, "word": 2}
 _SLOW_OPS = ("fmod", "mod", "floordiv", "shl", "shr", "pow")
+
+
+def _cost(n: Expr) -> int:
+    if n.dtype == "index" or n.op in ("const", "reduce"):
+        return 0
+    return _LONG if n.op in _FUNCTIONS else _WORDS.get(n.op, 1)
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,26 @@ class Facts:
     def nodes(self) -> list[Expr]:
         """Distinct nodes of all values."""
         return list({n: None for s in self.define.stores for n in walk(s.value)})
+
+    @cached_property
+    def around(self) -> int:
+        """Instructions of one point beside those inside reductions, roughly."""
+        seen: set[Expr] = set()
+        stack = [s.value for s in self.define.stores]
+        total = len(self.define.stores)
+        while stack:
+            n = stack.pop()
+            if n in seen or n.dtype == "index" or n.op in ("const", "reduce"):
+                continue
+            seen.add(n)
+            total += _cost(n)
+            stack.extend(n.args)
+        return total
+
+    @cached_property
+    def within(self) -> int:
+        """Instructions of one step of the largest reduction, loads aside, roughly."""
+        return max((sum(_cost(n) for n in walk(r.args[0]) if n.op != "load") for r in self.reductions), default=0)
 
     @cached_property
     def vector_types(self) -> bool:

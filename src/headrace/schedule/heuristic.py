@@ -30,6 +30,8 @@ L1_PANEL = 24 << 10  # bytes of constants that stay in the first and second cach
 L2_PANEL = 1 << 20
 NEAR = 1.03  # tiles that cost about the same: the one with the least code
 FAR = 2.0  # times the instructions of the best axis, from where another is no candidate
+MAX_STEP = 48  # instructions of one step of a reduction on a tile, beyond which it is not unrolled
+MAX_WRITTEN = 1500  # instructions beside the reductions of all the tiles that are written out
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Heuristic:
             order = (*(n for n in order if n not in square), vector, turned)
             return (st.Order(order), st.Vectorize(vector, self.isa.lanes), st.RegisterTile(turned, self.isa.lanes))
         window = sliding(facts, vector)
-        if window is not None:
+        if window is not None and facts.within * facts.reduced[window.taps].bound <= MAX_STEP:
             return self._along_window(facts, vector, window, order)
         rows = self._row_axis(facts, vector)
         registers, count = self._tile(facts, vector, rows)
@@ -199,6 +201,8 @@ class Heuristic:
             for n in range(1, min(vectors, 12) + 1)
             if shape.fits(n, count, self.isa.vectors)
         }
+        small = {t: c for t, c in costs.items() if _written(*t, vectors, limit) * facts.around <= MAX_WRITTEN}
+        costs = small or {(1, 1): costs[1, 1]}
         near = [tile for tile, cost in costs.items() if cost <= NEAR * min(costs.values())]
         return min(near, key=lambda tile: (_written(tile[0], tile[1], vectors, limit), costs[tile]))
 
@@ -208,8 +212,8 @@ class Heuristic:
         innermost = facts.reduced[reduce_order(facts)[-1]].bound
         if width < LATENCY * PORTS and innermost >= 4:
             ways = min(4, -(-LATENCY * PORTS // width))
-            return [st.Accumulators(ways), st.Unroll(max(ways, 4))]
-        if width <= 12 and innermost >= 4:
+            return [st.Accumulators(ways), st.Unroll(max(ways, 4) if width * facts.within <= MAX_STEP else ways)]
+        if width <= 12 and innermost >= 4 and width * facts.within <= MAX_STEP:
             return [st.Unroll(4)]
         return []
 

@@ -127,4 +127,19 @@ SIGNATURES = _table(
         "to T from S, truncated towards zero and clamped to the range of T; NaN is 0",
         2,
     ),
+    _S(
+        "near",
+        "T",
+        "S a, E low, E high",
+        "i",
+        "i32 from f32: nearest, ties to even, within low … high; NaN is 0; -2**22 ≤ low ≤ 0 ≤ high ≤ 2**22",
+        2,
+    ),
+    _S(
+        "quotient",
+        "T",
+        "T a, E b, E high, E low",
+        "f",
+        "a / b; high + low is near 1 / b, and where Isa.fma it is a * low + a * high",
+    ),
 )

@@ -88,6 +88,10 @@ T type, E element, M mask, S source type, H type of half the lanes:
     T hr_cvt_T_S(S a): to T from S as C converts: integers wrap, floats round to nearest even; float to
         integer only inside the range of T; 16-bit floats f16, bf16 to and from f32, f64
     T hr_sat_T_S(S a): to T from S, truncated towards zero and clamped to the range of T; NaN is 0
+    T hr_near_T_S(S a, E low, E high): i32 from f32: nearest, ties to even, within low … high; NaN is 0;
+        -2**22 ≤ low ≤ 0 ≤ high ≤ 2**22
+    T hr_quotient_T(T a, E b, E high, E low): a / b; high + low is near 1 / b, and where Isa.fma it is
+        a * low + a * high
 """
 
 from __future__ import annotations
@@ -248,6 +252,8 @@ def _body(isa: Isa, op: str, t: VType, s: VType | None) -> str | None:
     instruction = intrinsic.find(op, t, isa.features)
     if instruction is not None:
         return f"return ($T){instruction.text(t.bytes)};"
+    if op == "quotient":
+        return _quotient(isa)
     if isa.header == "immintrin.h":
         text = vector_x86.body(isa.name, op, t, s)
     else:
@@ -260,6 +266,12 @@ def _body(isa: Isa, op: str, t: VType, s: VType | None) -> str | None:
         held = "$X" if t.elem.kind == "h" else "$"
         return f"return cat{held}({_half_call(op, t, s)});"
     return vector_generic.body(op, t, s)
+
+
+def _quotient(isa: Isa) -> str:
+    if isa.fma:
+        return "(void)b;\nreturn fma$(a, splat$(high), a * splat$(low));"
+    return "(void)high, (void)low;\nreturn a / splat$(b);"
 
 
 def _convert_halves(isa: Isa, t: VType, s: VType) -> bool:

@@ -18,6 +18,8 @@ def body(op: str, t: VType, s: VType | None) -> str | None:
         return _convert(t, s)
     if op == "sat" and s is not None:
         return _saturate(t, s)
+    if op == "near" and s is not None:
+        return _near(t, s)
     if op in _MEMORY:
         return _MEMORY[op](t)
     if op in ("lo", "hi", "cat"):
@@ -419,3 +421,11 @@ def _saturate(t: VType, s: VType) -> str | None:
     over = f"gt$S(x, splat$S({float(top).hex()}{suffix}))"
     mask = over if t.elem.bits == s.elem.bits else f"cvt$I$SI({over})"
     return "\n".join([*lines, f"return select$({mask}, splat$({_integer(high, t.elem.name)}), r);"])
+
+
+def _near(t: VType, s: VType) -> str | None:
+    """1.5 * 2**23 leaves the last bit of the sum worth 1, and the integer in its bits."""
+    if (t.elem.name, s.elem.name) != ("i32", "f32") or t.lanes != s.lanes:
+        return None
+    clamp = "min_fast$S(max_fast$S(select$S(eq$S(a, a), a, splat$S(0)), splat$S((float)low)), splat$S((float)high))"
+    return f"$S x = {clamp};\nreturn ($T)(cast$U$S(x + splat$S(0x1.8p23f)) - splat$U(0x4b400000u));"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from headrace.targets import vector_bytes
 from headrace.targets.vector_types import VType
 
 _UNARY = {"sqrt": "vsqrt", "round": "vrndn", "floor": "vrndm", "ceil": "vrndp", "trunc": "vrnd"}
@@ -9,8 +10,8 @@ _UNARY = {"sqrt": "vsqrt", "round": "vrndn", "floor": "vrndm", "ceil": "vrndp", 
 
 def body(op: str, t: VType, s: VType | None) -> str | None:
     """C statements of hr_<op>_<t>[_<s>]; None: use the portable body."""
-    if op == "cvt" and s is not None:
-        return _convert(t, s)
+    if op in ("cvt", "near") and s is not None:
+        return vector_bytes.neon(op, t, s) or (_convert(t, s) if op == "cvt" else None)
     if t.elem.kind != "f":
         return None
     if t.lanes == 1:

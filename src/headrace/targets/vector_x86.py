@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from headrace.targets import vector_bytes
 from headrace.targets.vector_transpose import transposed
 from headrace.targets.vector_types import VType
 
@@ -22,8 +23,8 @@ def body(name: str, op: str, t: VType, s: VType | None) -> str | None:
     level = _LEVELS[name]
     if op == "dot4":
         return _dot(level, t)
-    if op == "cvt" and s is not None:
-        return _convert(level, t, s) if level else None
+    if op in ("cvt", "near") and s is not None:
+        return vector_bytes.x86(level, op, t, s) or (_convert(level, t, s) if level and op == "cvt" else None)
     if t.elem.kind == "h":
         return _half(op, t) if name in _FP16 else None
     if t.lanes == 1:
