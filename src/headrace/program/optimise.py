@@ -14,6 +14,7 @@ from headrace.program.pad import pad_guarded
 from headrace.program.split import split_axes, split_guards
 from headrace.program.symmetric import fold_symmetric
 from headrace.program.verify import verify
+from headrace.program.winograd import filter_minimally
 
 
 def optimise(module: Module, lanes: int = 16, dots: bool = False) -> Module:
@@ -29,6 +30,7 @@ def optimise(module: Module, lanes: int = 16, dots: bool = False) -> Module:
     module = pad_guarded(guard_bytes(module))
     module = split_guards(module)
     module = forward_copies(module)
+    module = filter_minimally(module, lanes)
     module = choose_layout(module, lanes)
     module = merge_axes(module)
     if dots:
