@@ -88,15 +88,14 @@ def _column(s: Define, lanes: int) -> Expr | None:
     only: dict[Expr, int] = {}
     shared: dict[Expr, int] = {}
     axes = {a.var: a for a in s.axes}
-    for st in s.stores:
-        for r in walk(st.value):
-            if r.op != "reduce":
-                continue
-            loads = [x for x in walk(r.args[0]) if x.op == "load"]
-            constant = {v for x in loads if x.arg.space == "const" for v in free_vars(x)}
-            data = {v for x in loads if x.arg.space != "const" for v in free_vars(x)}
-            for v in constant & set(axes):
-                (shared if v in data else only)[v] = axes[v].bound
+    for r in walk(*(st.value for st in s.stores)):
+        if r.op != "reduce":
+            continue
+        loads = [x for x in walk(r.args[0]) if x.op == "load"]
+        constant = {v for x in loads if x.arg.space == "const" for v in free_vars(x)}
+        data = {v for x in loads if x.arg.space != "const" for v in free_vars(x)}
+        for v in constant & set(axes):
+            (shared if v in data else only)[v] = axes[v].bound
     for found in (only, shared):
         wide = {v: n for v, n in found.items() if n >= lanes // 2}
         if wide:

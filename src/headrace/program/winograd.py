@@ -25,7 +25,7 @@ from headrace.program.ir import Buffer, Define, Loop, Module, Statement, Store
 from headrace.program.linear import Values, apply
 from headrace.program.rewrite import each_list, replace_body, substitute_axes
 from headrace.program.toom_cook import Filtering, filtering
-from headrace.program.winograd_cost import Choice, Shape, chosen
+from headrace.program.winograd_cost import WRITTEN_OUT, Choice, Shape, chosen
 
 TAPS = 3
 GAP = 16  # elements: a line of the cache
@@ -150,10 +150,15 @@ def _strips(s: Define, c: Correlation, choice: Choice) -> list[Statement]:
         return _strip(s, c, filters, weights, found)
 
     times = c.taps[0].at.bound // filters[0].m // rows
-    if times < 2:
+    if counts[0] <= rows:
         return strip(zero, sides[0])
-    axis = fresh("s", times)
-    out: list[Statement] = [Loop(axis, tuple(strip(axis.var * rows, (Region(0, rows, filters[0].m),))), nodes=s.nodes)]
+    full = (Region(0, rows, filters[0].m),)
+    out: list[Statement] = []
+    if times <= WRITTEN_OUT:
+        out += [d for n in range(times) for d in strip(const(n * rows, "index"), full)]
+    else:
+        axis = fresh("s", times)
+        out.append(Loop(axis, tuple(strip(axis.var * rows, full)), nodes=s.nodes))
     left = _sides(c.taps[0].at.bound - times * rows * filters[0].m, filters[0].m)
     return [*out, *strip(const(times * rows, "index"), left)] if left else out
 
