@@ -22,7 +22,10 @@ POINTS = {2: (0, 1, -1), 4: (0, Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2),
 
 @dataclass(frozen=True)
 class Filtering:
-    """F(m, r). outputs: [m, n], weights: [n, r], inputs: [n, n] with n = m + r - 1; exact in float64, except weights."""
+    """F(m, r). outputs: [m, n], weights: [n, r], inputs: [n, n] with n = m + r - 1.
+
+    outputs and inputs are exact in float32; a quotient in weights is rounded to float64.
+    """
 
     m: int
     r: int

@@ -20,14 +20,15 @@ from math import prod
 import numpy as np
 
 from headrace.program.correlation import Correlation, correlations
-from headrace.program.expr import Axis, Expr, const, fresh, load, make, substitute, transform, walk
+from headrace.program.expr import Axis, Expr, const, fresh, load, make, substitute, walk
 from headrace.program.ir import Buffer, Define, Loop, Module, Statement, Store
-from headrace.program.linear import Values, apply
+from headrace.program.linear import Matrix, Values, apply
 from headrace.program.rewrite import each_list, replace_body, substitute_axes
 from headrace.program.toom_cook import Filtering, filtering
 from headrace.program.winograd_cost import WRITTEN_OUT, Choice, Shape, chosen
 
 TAPS = 3
+Element = Callable[[tuple[int, ...]], Expr | None]
 GAP = 16  # elements: a line of the cache
 
 
@@ -169,9 +170,7 @@ def _sides(extent: int, m: int) -> tuple[Region, ...]:
     return tuple(r for r in (Region(0, full, m), Region(full, 1, rest)) if r.count and r.size)
 
 
-def _strip(
-    s: Define, c: Correlation, filters: tuple[Filtering, ...], weights: Buffer, strip: Strip
-) -> list[Statement]:
+def _strip(s: Define, c: Correlation, filters: tuple[Filtering, ...], weights: Buffer, strip: Strip) -> list[Statement]:
     n = prod(f.products for f in filters)
     tiles = prod(a.bound for a in c.others) * prod(strip.counts)
     name = next(e.arg.name for e in walk(c.data) if e.op == "load" and e.arg.space != "const")
@@ -208,29 +207,35 @@ def _inputs(s: Define, t: Tiling, strip: Strip) -> Iterator[Define]:
     c = t.found
     extents = [*(a.bound for a in c.others), *strip.counts, *(a.bound for a in c.channels)]
     for regions in strip.regions:
-        others = {a.var: fresh("i", a.extent) for a in c.others}
-        channels = {a.var: fresh("c", a.extent) for a in c.channels}
-        mapping = {v: a.var for v, a in (*others.items(), *channels.items())}
+        others = [fresh("i", a.extent) for a in c.others]
+        channels = [fresh("c", a.extent) for a in c.channels]
         tiles = [fresh("t", r.count) for r in regions]
-
-        def data(at: tuple[int, ...]) -> Expr | None:
-            here = dict(mapping)
-            for n, (tap, f, r) in enumerate(zip(c.taps, t.filters, regions, strict=True)):
-                if at[n] >= r.size + TAPS - 1:
-                    return None
-                here[tap.at.var] = (strip.starts[n] + (tiles[n].var + r.first)) * f.m + at[n]
-                here[tap.k.var] = const(0, "index")
-            return substitute(c.data, here)
-
-        values = _transformed([f.inputs for f in t.filters], data)
-        place = [tile.var + r.first for tile, r in zip(tiles, regions, strict=True)]
-        axes = (*others.values(), *tiles, *channels.values())
-        at = _flat(extents, [*(a.var for a in others.values()), *place, *(a.var for a in channels.values())])
+        names = dict(zip((a.var for a in (*c.others, *c.channels)), (a.var for a in (*others, *channels)), strict=True))
+        first = [n + (a.var + r.first) for n, a, r in zip(strip.starts, tiles, regions, strict=True)]
+        values = _transformed([f.inputs for f in t.filters], _data(t, regions, first, names))
+        place = [a.var + r.first for a, r in zip(tiles, regions, strict=True)]
+        at = _flat(extents, [*(a.var for a in others), *place, *(a.var for a in channels)])
         stores = tuple(
             Store(t.transformed, (const(n, "index"), at), const(0.0, "f32") if v is None else v)
             for n, v in enumerate(values)
         )
-        yield Define(axes, stores, s.nodes)
+        yield Define((*others, *tiles, *channels), stores, s.nodes)
+
+
+def _data(t: Tiling, regions: tuple[Region, ...], tile: Sequence[Expr], names: dict[Expr, Expr]) -> Element:
+    """The data at a place in a tile; None beyond what its outputs need."""
+    c = t.found
+
+    def element(at: tuple[int, ...]) -> Expr | None:
+        here = dict(names)
+        for n, (tap, f, r) in enumerate(zip(c.taps, t.filters, regions, strict=True)):
+            if at[n] >= r.size + TAPS - 1:
+                return None
+            here[tap.at.var] = tile[n] * f.m + at[n]
+            here[tap.k.var] = const(0, "index")
+        return substitute(c.data, here)
+
+    return element
 
 
 def _products(s: Define, t: Tiling, strip: Strip) -> Define:
@@ -290,7 +295,7 @@ def _replaced(value: Expr, reduce: Expr, total: Expr, mapping: dict[Expr, Expr])
     return substitute(substitute(substitute(value, {reduce: mark}), mapping), {mark: total})
 
 
-def _transformed(matrices: Sequence[np.ndarray], element: Callable[[tuple[int, ...]], Expr | None]) -> list[Expr | None]:
+def _transformed(matrices: Sequence[Matrix], element: Element) -> list[Expr | None]:
     """One matrix applied along each dimension of a box of expressions; None is zero. Row-major."""
     shape = [m.shape[1] for m in matrices]
     values: Values = np.empty(shape, object)

@@ -71,7 +71,7 @@ def chosen(shape: Shape, lanes: int, constants: int) -> Choice:
 
 
 def _direct(shape: Shape, lanes: int, bandwidth: float) -> float:
-    taps = 3 ** len(shape.extents)
+    taps = prod(3 for _ in shape.extents)
     weights = 4.0 * taps * shape.channels * shape.columns
     points = shape.repeats * prod(shape.extents)
     products = points * shape.channels * shape.columns * taps
@@ -100,6 +100,6 @@ def _rows(shape: Shape, tile: tuple[int, ...]) -> int:
     row = 4 * n * shape.repeats * prod(others) * (shape.channels + shape.columns)
     weights = 4 * n * shape.channels * shape.columns
     strips = -(-first // max(1, STRIP // row))
-    if strips == 1 or (strips - 1) * weights >= 2 * first * row:
+    if strips == 1 or (strips - 1) * weights >= first * row:
         return first
     return -(-first // strips)

@@ -114,7 +114,18 @@ class Heuristic:
             steps += self._inner(facts, registers * count)
             if any(a.packable for a in facts.loads):
                 steps.append(st.Pack())
+            if self._comes_back(facts, vector, rows, registers, count):
+                steps.append(st.Prefetch())
         return tuple(steps)
+
+    def _comes_back(self, facts: Facts, vector: int, rows: int | None, registers: int, count: int) -> bool:
+        """Whether several tiles read the same constants, which come from outer caches, one panel after the other."""
+        v = facts.axes[vector].var
+        constants = [a.buffer.nbytes for a in facts.loads if a.packable and a.uses(v)]
+        if rows is None or len(constants) != 1 or constants[0] <= L2_PANEL // 2:
+            return False
+        panel = 4 * registers * self.isa.lanes * facts.box
+        return facts.axes[rows].bound > count and L1_PANEL // 8 <= panel <= L2_PANEL // 8
 
     def _square(self, facts: Facts, vector: int) -> tuple[int, int] | None:
         """(axis along which the stores are contiguous, axis along which strided loads are), when that transposes."""

@@ -66,6 +66,11 @@ class Pack:
 
 
 @dataclass(frozen=True)
+class Prefetch:
+    """While a tile reads its packed constants, ask for those of the next one, which lie behind them."""
+
+
+@dataclass(frozen=True)
 class Parallel:
     """Cut the loop over an axis, between its tiles, into `parts` that may run at the same time, on threads.
 
@@ -77,9 +82,11 @@ class Parallel:
     parts: int
 
 
-Step = Union[Order, OrderReduce, Vectorize, RegisterTile, Unroll, Accumulators, Pack, Parallel]
+Step = Union[Order, OrderReduce, Vectorize, RegisterTile, Unroll, Accumulators, Pack, Prefetch, Parallel]
 Schedule = tuple[Step, ...]
-STEPS = {c.__name__: c for c in (Order, OrderReduce, Vectorize, RegisterTile, Unroll, Accumulators, Pack, Parallel)}
+STEPS = {
+    c.__name__: c for c in (Order, OrderReduce, Vectorize, RegisterTile, Unroll, Accumulators, Pack, Prefetch, Parallel)
+}
 
 
 def show(schedule: Schedule) -> str:
