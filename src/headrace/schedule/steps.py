@@ -195,8 +195,8 @@ def macs(define: Define) -> int:
             for a in r.arg[1]:
                 n *= a.bound
             total += n
-    inside = {e for r in outermost for e in walk(r)}
-    single = {e for s in define.stores for e in walk(s.value) if e.op == "dot4"} - inside
+    inside = set(walk(*outermost))
+    single = {e for e in walk(*(s.value for s in define.stores)) if e.op == "dot4"} - inside
     return points * (total + sum(map(_bytes, single)))
 
 
