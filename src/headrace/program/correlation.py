@@ -20,6 +20,7 @@ from headrace.program.ir import Define
 from headrace.program.ranges import evaluable, value
 
 Array = np.ndarray[Any, Any]
+LARGEST = 1e30  # weights below it stay finite in any small combination
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def _of_factors(s: Define, r: Expr, w: Expr, x: Expr, taps: int) -> Correlation 
     at = {p.at for p in pairs}
     others = tuple(a for a in s.axes if a.var in free_vars(x) and a not in at)
     weights = _weights(w, (columns[0], *channels, *(p.k for p in pairs)), s.axes)
+    if not np.all(np.abs(weights) < LARGEST):
+        return None
     return Correlation(r, x, pairs, columns[0], others, channels, weights)
 
 

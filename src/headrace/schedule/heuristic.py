@@ -24,6 +24,7 @@ MAX_ROWS = 16
 TURNED = frozenset(("f32", "i32"))  # element types of square tiles that are turned in registers
 L1_PANEL = 24 << 10  # bytes of constants that stay in the first and second cache between rows of tiles
 L2_PANEL = 1 << 20
+FEW_TILES = 10  # that read a panel before the next one is needed
 NEAR = 1.03  # tiles that cost about the same: the one with the least code
 
 
@@ -119,13 +120,16 @@ class Heuristic:
         return tuple(steps)
 
     def _comes_back(self, facts: Facts, vector: int, rows: int | None, registers: int, count: int) -> bool:
-        """Whether several tiles read the same constants, which come from outer caches, one panel after the other."""
+        """Whether some tiles read the same constants, which come from outer caches, one panel after the other.
+
+        Many tiles take so long that waiting for a panel does not count, and asking for it in each would.
+        """
         v = facts.axes[vector].var
         constants = [a.buffer.nbytes for a in facts.loads if a.packable and a.uses(v)]
         if rows is None or len(constants) != 1 or constants[0] <= L2_PANEL // 2:
             return False
         panel = 4 * registers * self.isa.lanes * facts.box
-        return facts.axes[rows].bound > count and L1_PANEL // 8 <= panel <= L2_PANEL // 8
+        return count < facts.axes[rows].bound <= FEW_TILES * count and L1_PANEL // 8 <= panel <= L2_PANEL // 8
 
     def _square(self, facts: Facts, vector: int) -> tuple[int, int] | None:
         """(axis along which the stores are contiguous, axis along which strided loads are), when that transposes."""
