@@ -30,7 +30,7 @@ def random_schedule(define: Define, pick: Pick) -> st.Schedule:
     if pick(3) == 0:
         wanted.append(st.Accumulators(1 + pick(5)))
     if pick(2):
-        wanted.append(st.Pack())
+        wanted += [st.Pack(), st.Prefetch()]
     if spatial and pick(2):
         wanted.append(st.Parallel(pick(spatial), 1 + pick(5)))
     schedule: st.Schedule = ()

@@ -128,7 +128,7 @@ class _Body:
             restrict = "" if shared else "__restrict "
             out.append(Argument(name, f"{qualifier}{self.writer.ctype(b)} *{restrict}", b))
         extents = [x for b in names for x in b.shape if isinstance(x, Expr)]
-        found = {e.arg for root in (*_all_expressions(s), *extents) for e in walk(root) if e.op == "sym"}
+        found = {e.arg for e in walk(*_all_expressions(s), *extents) if e.op == "sym"}
         symbols = sorted(found, key=lambda x: x.name)
         return out + [Argument(symbol_name(x), "const ptrdiff_t ", None, x) for x in symbols]
 

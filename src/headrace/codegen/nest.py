@@ -16,7 +16,7 @@ from headrace.codegen.pack import Packer, Range
 from headrace.codegen.reduction import ReductionEmitter
 from headrace.codegen.scope import Scope
 from headrace.codegen.transpose import emit_transposed
-from headrace.program.expr import Axis, Expr, Extent, index, minimum, substitute, var
+from headrace.program.expr import Axis, Expr, Extent, index, minimum, substitute, substitution, var
 from headrace.program.ir import Define
 from headrace.schedule import steps as st
 from headrace.schedule.steps import reductions
@@ -274,10 +274,9 @@ class NestEmitter:
         maps = self.packer.region(self.define, tile.ranges, tile.points, self.reduction) if self.pack else None
         roots = []
         for n, p in enumerate(tile.points):
-            packed = maps[n] if maps else {}
+            packed, go = maps[n] if maps else {}, substitution(p)
             for s in self.define.stores:
-                value = substitute(substitute(s.value, packed), p)
-                roots.append((s, tuple(substitute(i, p) for i in s.index), value))
+                roots.append((s, tuple(map(go, s.index)), go(substitute(s.value, packed))))
         if self._is_square():
             emit_transposed(self.emitter, scope, [r[2] for r in roots])
         self.reduction.prepare(self.emitter, scope, [r[2] for r in roots])

@@ -7,15 +7,18 @@ each operand once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from headrace.codegen import scalar
 from headrace.codegen.emit import Emitter, vector_elem
 from headrace.codegen.scalar import CTYPES
 from headrace.codegen.scope import Operand, Scope
-from headrace.program.dtypes import is_float
-from headrace.program.expr import Axis, Expr, Extent, index, reduce_identity, substitute, var
-from headrace.program.index import free_vars
+from headrace.program.dtypes import is_float, size_of
+from headrace.program.expr import Axis, Expr, Extent, index, reduce_identity, substitute, var, walk
+from headrace.program.index import coefficient, free_vars
 from headrace.schedule import steps as st
+
+CACHE_LINE = 64  # bytes
 
 
 @dataclass
@@ -46,6 +49,7 @@ class ReductionEmitter:
         self.unroll, self.ways = 1, 1
         self.order: tuple[int, ...] = ()
         self.vector: st.Vectorize | None = None
+        self.prefetch = st.Prefetch() in schedule
         for step in schedule:
             if isinstance(step, st.Unroll):
                 self.unroll = step.count
@@ -243,6 +247,8 @@ class ReductionEmitter:
         active: int | None = None,
     ) -> None:
         """One more point into every accumulator."""
+        if self.prefetch and group.vector is None:
+            self._fetch_ahead(emitter, scope, group, env)
         for a in group.accumulators:
             kind, value = a.expr.arg[0], substitute(a.value, env)
             name = a.names[turn % len(a.names)]
@@ -259,6 +265,19 @@ class ReductionEmitter:
             if active is not None and active < a.lanes:
                 text = self._masked(text, kind, value.dtype, a.lanes, active)
             scope.line(f"{name} = {combine(kind, name, text, value.dtype, a.lanes)};")
+
+    def _fetch_ahead(self, emitter: Emitter, scope: Scope, group: Group, env: dict[Expr, Expr]) -> None:
+        """Ask for the packed constants that the next tile reads where this one reads its own."""
+        values = [substitute(a.value, env) for a in group.accumulators]
+        flat = [e for e in walk(*values) if e.op == "load" and e.arg.space == "const" and len(e.args) == 1]
+        lanes = {e: emitter.lane_of(e) for e in flat}
+        found = [(e, lane) for e, lane in lanes.items() if lane is not None and coefficient(e.args[0], lane) == 1]
+        panel = prod(a.bound for a in group.axes) * len(found) * emitter.lanes
+        for n, (e, lane) in enumerate(found):
+            size = size_of(e.dtype)
+            if n * emitter.lanes * size % CACHE_LINE == 0:
+                start = emitter.index(substitute(e.args[0], {lane: index(0)}), scope)
+                scope.line(f"fetch_ahead({emitter.buffer_name(e.arg)} + {start}, {panel * size});")
 
     def _masked(self, text: str, kind: str, dtype: str, lanes: int, active: int) -> str:
         """Inactive lanes replaced by the neutral element."""

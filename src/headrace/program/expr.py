@@ -392,10 +392,10 @@ def reduce_over(kind: str, axes: tuple[Axis, ...], value: Expr) -> Expr:
     return make("reduce", value.dtype, (value,), (kind, axes))
 
 
-def walk(root: Expr) -> Iterator[Expr]:
-    """Every distinct node below and including root, children first."""
+def walk(*roots: Expr) -> Iterator[Expr]:
+    """Every distinct node below and including the roots, children first."""
     seen: set[Expr] = set()
-    stack: list[tuple[Expr, bool]] = [(root, False)]
+    stack: list[tuple[Expr, bool]] = [(root, False) for root in reversed(roots)]
     while stack:
         node, done = stack.pop()
         if done:
@@ -478,11 +478,12 @@ def substitute(root: Expr, mapping: dict[Expr, Expr]) -> Expr:
     if not mapping:
         return root
     if all(k.op == "var" for k in mapping):
-        return _substitute_variables(root, mapping)
+        return substitution(mapping)(root)
     return transform(root, lambda e: None, dict(mapping))
 
 
-def _substitute_variables(root: Expr, mapping: dict[Expr, Expr]) -> Expr:
+def substitution(mapping: dict[Expr, Expr]) -> Callable[[Expr], Expr]:
+    """The substitution of variables as a function, for several expressions that share parts."""
     keys = mapping.keys()
     memo = dict(mapping)
 
@@ -505,7 +506,7 @@ def _substitute_variables(root: Expr, mapping: dict[Expr, Expr]) -> Expr:
         out = memo[e] = rebuild(e, tuple([go(a) for a in e.args]), arg)
         return out
 
-    return go(root)
+    return go
 
 
 def rename_reductions(root: Expr) -> Expr:

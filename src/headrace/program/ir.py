@@ -207,14 +207,14 @@ def nested(s: Statement) -> tuple[Statement, ...]:
 
 
 @lru_cache(maxsize=1 << 16)
-def loads_in(root: Expr) -> tuple[Expr, ...]:
-    """Every distinct load in an expression, in order of appearance."""
-    return tuple(e for e in walk(root) if e.op == "load")
+def loads_in(*roots: Expr) -> tuple[Expr, ...]:
+    """Every distinct load in expressions, in order of appearance."""
+    return tuple(e for e in walk(*roots) if e.op == "load")
 
 
 def loads(s: Statement) -> Iterator[Expr]:
     """Every distinct load in the statement's own expressions."""
-    yield from dict.fromkeys(e for root in expressions(s) for e in loads_in(root))
+    yield from loads_in(*expressions(s))
 
 
 def reads(s: Statement) -> tuple[Buffer, ...]:
@@ -234,7 +234,7 @@ def carried(s: Statement) -> set[Buffer]:
 
 
 def _reads(s: Statement) -> dict[Buffer, None]:
-    out: dict[Buffer, None] = {e.arg: None for root in expressions(s) for e in loads_in(root)}
+    out: dict[Buffer, None] = {e.arg: None for e in loads_in(*expressions(s))}
     if isinstance(s, Define):
         out.update((st.buffer, None) for st in s.stores if st.combiner is not None)
     if isinstance(s, Loop):

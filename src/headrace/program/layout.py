@@ -78,15 +78,14 @@ def _column(s: Define, lanes: int) -> Expr | None:
     only: dict[Expr, int] = {}
     shared: dict[Expr, int] = {}
     axes = {a.var: a for a in s.axes}
-    for st in s.stores:
-        for r in walk(st.value):
-            if r.op != "reduce":
-                continue
-            loads = [x for x in walk(r.args[0]) if x.op == "load"]
-            constant = {v for x in loads if x.arg.space == "const" for v in free_vars(x)}
-            data = {v for x in loads if x.arg.space != "const" for v in free_vars(x)}
-            for v in constant & set(axes):
-                (shared if v in data else only)[v] = axes[v].bound
+    for r in walk(*(st.value for st in s.stores)):
+        if r.op != "reduce":
+            continue
+        loads = [x for x in walk(r.args[0]) if x.op == "load"]
+        constant = {v for x in loads if x.arg.space == "const" for v in free_vars(x)}
+        data = {v for x in loads if x.arg.space != "const" for v in free_vars(x)}
+        for v in (v for v in axes if v in constant):
+            (shared if v in data else only)[v] = axes[v].bound
     for found in (only, shared):
         wide = {v: n for v, n in found.items() if n >= lanes // 2}
         if wide:
@@ -102,9 +101,7 @@ def _dimension(idx: tuple[Expr, ...], v: Expr) -> int | None:
 def _inherited(idx: tuple[Expr, ...], value: Expr, wanted: dict[Buffer, int]) -> int | None:
     for e in walk(value):
         if e.op == "load" and e.arg in wanted:
-            inner = e.args[wanted[e.arg]]
-            for v in free_vars(inner):
-                d = _dimension(idx, v)
-                if d is not None:
-                    return d
+            found = [_dimension(idx, v) for v in free_vars(e.args[wanted[e.arg]])]
+            if any(d is not None for d in found):
+                return max(d for d in found if d is not None)
     return None

@@ -72,18 +72,17 @@ def _uses(s: Define) -> tuple[list[Expr], frozenset[Expr]]:
     """Flat addresses of all loads and stores; variables that values use in other ways."""
     addresses = [flat(t.buffer, t.index) for t in s.stores]
     others: frozenset[Expr] = frozenset()
-    for t in s.stores:
-        for n in walk(t.value):
-            if n.op == "load":
-                addresses.append(flat(n.arg, n.args))
-                if any(x.op == "load" for a in n.args for x in walk(a)):
-                    others |= free_vars(n)
-            elif n.dtype != "index":
-                for a in n.args:
-                    if a.dtype == "index":
-                        others |= free_vars(a)
-            elif n.op == "check" or (n.op == "reduce" and n.arg[0].startswith("arg")):
-                others |= free_vars(n) | {a.var for a in (n.arg[1] if n.op == "reduce" else ())}
+    for n in walk(*(t.value for t in s.stores)):
+        if n.op == "load":
+            addresses.append(flat(n.arg, n.args))
+            if any(x.op == "load" for x in walk(*n.args)):
+                others |= free_vars(n)
+        elif n.dtype != "index":
+            for a in n.args:
+                if a.dtype == "index":
+                    others |= free_vars(a)
+        elif n.op == "check" or (n.op == "reduce" and n.arg[0].startswith("arg")):
+            others |= free_vars(n) | {a.var for a in (n.arg[1] if n.op == "reduce" else ())}
     return addresses, others
 
 
@@ -114,15 +113,14 @@ def _merge_reductions(s: Define) -> Define:
 
 
 def _reduction_pair(s: Define) -> tuple[tuple[Axis, ...], Axis, Axis] | None:
-    for t in s.stores:
-        for n in walk(t.value):
-            if n.op != "reduce" or n.arg[0].startswith("arg"):
-                continue
-            loads = [x for x in walk(n.args[0]) if x.op == "load"]
-            addresses = [flat(x.arg, x.args) for x in loads if x.arg.space != "const"]
-            _, others = _uses(s)
-            for outer in n.arg[1]:
-                for inner in n.arg[1]:
-                    if inner is not outer and _mergeable(outer, inner, addresses, others):
-                        return n.arg[1], outer, inner
+    for n in walk(*(t.value for t in s.stores)):
+        if n.op != "reduce" or n.arg[0].startswith("arg"):
+            continue
+        loads = [x for x in walk(n.args[0]) if x.op == "load"]
+        addresses = [flat(x.arg, x.args) for x in loads if x.arg.space != "const"]
+        _, others = _uses(s)
+        for outer in n.arg[1]:
+            for inner in n.arg[1]:
+                if inner is not outer and _mergeable(outer, inner, addresses, others):
+                    return n.arg[1], outer, inner
     return None

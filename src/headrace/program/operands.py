@@ -40,13 +40,12 @@ def operands(s: Define, lanes: int) -> list[Operand]:
     if column is None:
         return []
     found: dict[Expr, Operand] = {}
-    for st in s.stores:
-        for r in walk(st.value):
-            if r.op == "reduce" and r.arg[0] == "sum":
-                for x in _pair(r):
-                    fit = _operand(s, r, x, column)
-                    if fit is not None:
-                        found[x] = fit
+    for r in walk(*(st.value for st in s.stores)):
+        if r.op == "reduce" and r.arg[0] == "sum":
+            for x in _pair(r):
+                fit = _operand(s, r, x, column)
+                if fit is not None:
+                    found[x] = fit
     return list(found.values())
 
 

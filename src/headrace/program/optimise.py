@@ -17,6 +17,7 @@ from headrace.program.ring import use_rings
 from headrace.program.split import split_axes, split_guards
 from headrace.program.symmetric import fold_symmetric
 from headrace.program.verify import verify
+from headrace.program.winograd import filter_minimally
 
 
 def optimise(module: Module, lanes: int = 16, dots: bool = False, pairs: bool = False) -> Module:
@@ -45,6 +46,7 @@ def specialise(module: Module, lanes: int = 16, dots: bool = False, pairs: bool 
 
     lanes: f32 elements of a vector of the target; dots: whether it multiplies bytes in fours; pairs: bf16 in twos.
     """
+    module = filter_minimally(module, lanes)
     module = choose_layout(module, lanes)
     module = merge_axes(module)
     if dots:

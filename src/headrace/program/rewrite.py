@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from headrace.program.expr import Axis, Expr, load, substitute, transform
+from headrace.program.expr import Axis, Expr, load, substitution, transform
 from headrace.program.ir import Branch, Buffer, Define, Loop, Module, Statement, Store, reads, writes
 
 ListFn = Callable[[list[Statement]], list[Statement]]
@@ -47,10 +47,8 @@ def map_expressions(s: Statement, fn: Callable[[Expr], Expr]) -> Statement:
 
 def substitute_axes(s: Define, axes: tuple[Axis, ...], mapping: dict[Expr, Expr]) -> Define:
     """A Define over other axes: old variables replaced as `mapping` says."""
-    stores = tuple(
-        Store(t.buffer, tuple(substitute(i, mapping) for i in t.index), substitute(t.value, mapping), t.combiner)
-        for t in s.stores
-    )
+    go = substitution(mapping)
+    stores = tuple(Store(t.buffer, tuple(map(go, t.index)), go(t.value), t.combiner) for t in s.stores)
     return replace(s, axes=axes, stores=stores)
 
 

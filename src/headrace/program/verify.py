@@ -58,13 +58,14 @@ class _Verifier:
     def __init__(self, module: Module) -> None:
         self.module = module
         self.symbols = {*module.symbols, *module.heads}
-        self.place = f"module {module.name}"
+        self.place: Statement | str = f"module {module.name}"
         self.typed: set[Expr] = set()
         self.buffers: set[Buffer] = set()
 
     def require(self, condition: bool, rule: str) -> None:
         if not condition:
-            raise Malformed(f"{rule}\nin {self.place}")
+            place = self.place if isinstance(self.place, str) else "\n".join(show_statement(self.place)[:12])
+            raise Malformed(f"{rule}\nin {place}")
 
     def run(self) -> None:
         m = self.module
@@ -98,7 +99,7 @@ class _Verifier:
     def body(self, statements: Iterable[Statement], written: set[Buffer], scope: frozenset[Expr]) -> set[Buffer]:
         """Check statements in order; returns the buffers that are written afterwards."""
         for s in statements:
-            self.place = "\n".join(show_statement(s)[:12])
+            self.place = s
             self.require(isinstance(s, Define | Loop | Branch), f"{type(s).__name__} is no statement")
             if isinstance(s, Define):
                 self.define(s, written, scope)
@@ -129,7 +130,7 @@ class _Verifier:
 
     def scalar(self, e: Expr, dtype: str, written: set[Buffer], scope: frozenset[Expr]) -> None:
         self.require(e.dtype == dtype, f"{show_expr(e)} is {e.dtype}, not {dtype}")
-        self.expression(e, written, scope)
+        self.expression((e,), written, scope)
 
     def axis(self, a: Axis, scope: frozenset[Expr], written: set[Buffer]) -> None:
         self.require(a.var.op == "var", f"axis variable {a.var} is no variable")
@@ -156,8 +157,7 @@ class _Verifier:
         empty = any(a.extent == 0 for a in s.axes)
         for st in s.stores:
             self.store(st, written, inner, empty)
-        for e in (st.value for st in s.stores):
-            self.expression(e, written, inner, empty)
+        self.expression(tuple(st.value for st in s.stores), written, inner, empty)
         if not s.ordered:
             self.independent(s)
 
@@ -173,7 +173,7 @@ class _Verifier:
         self.require(fits, f"a value of {st.value.dtype} is stored to {b!r}")
         for i, extent in zip(st.index, b.shape, strict=True):
             self.require(i.dtype == "index", f"index {show_expr(i)} is {i.dtype}")
-            self.expression(i, written, scope, empty)
+            self.expression((i,), written, scope, empty)
             if not empty:
                 self.inside(i, extent, (), f"the store to {b!r}")
 
@@ -203,7 +203,7 @@ class _Verifier:
         for e in b.shape:
             self.extent(e)
             if isinstance(e, Expr):
-                self.expression(e, set(), frozenset())
+                self.expression((e,), set(), frozenset())
         known = b.space == "const"
         self.require((b.data is not None) == known, f"{b!r} must have data exactly if it is constant")
         if b.data is not None:
@@ -218,23 +218,27 @@ class _Verifier:
 
     # --- expressions -----------------------------------------------------------------------------
 
-    def expression(self, root: Expr, written: set[Buffer], scope: frozenset[Expr], empty: bool = False) -> None:
-        unbound = free_vars(root) - scope
+    def expression(
+        self, roots: tuple[Expr, ...], written: set[Buffer], scope: frozenset[Expr], empty: bool = False
+    ) -> None:
+        unbound = frozenset().union(*map(free_vars, roots)) - scope
         self.require(not unbound, f"{sorted(map(str, unbound))} stand outside their loops")
-        for e in walk(root):
+        for e in walk(*roots):
             if e.op == "load":
                 self.readable(e.arg, written)
             if e in self.typed:
                 continue
             self.types(e)
             self.typed.add(e)
-        if not empty and _touches_memory(root):
-            self.memory(root, (), set())
+        seen: set[tuple[Expr, Facts]] = set()
+        for root in () if empty else roots:
+            self.memory(root, (), seen)
 
     def types(self, e: Expr) -> None:
         """The rule of one node."""
         fault = _type_fault(e)
-        self.require(fault is None, f"{show_expr(e)}: {fault}")
+        if fault is not None:
+            self.require(False, f"{show_expr(e)}: {fault}")
         if e.op == "sym":
             self.require(e.arg in self.symbols, f"symbol {e.arg.name} is not declared")
         elif e.op == "reduce":
@@ -260,10 +264,13 @@ class _Verifier:
             self.memory(a, facts, seen)
         if e.op == "load":
             for i, extent in zip(e.args, e.arg.shape, strict=True):
-                self.inside(i, extent, facts, show_expr(e))
+                self.inside(i, extent, facts, e)
 
-    def inside(self, i: Expr, extent: Extent, facts: Facts, what: str) -> None:
+    def inside(self, i: Expr, extent: Extent, facts: Facts, what: Expr | str) -> None:
         verdict = inside(i, extent, facts)
+        if verdict == "inside":
+            return
+        what = what if isinstance(what, str) else show_expr(what)
         self.require(verdict != "outside", f"{what}: index {show_expr(i)} leaves 0 to {extent}")
         if verdict == "unknown":
             data = not evaluable(i)

@@ -80,7 +80,7 @@ class Facts:
     @cached_property
     def nodes(self) -> list[Expr]:
         """Distinct nodes of all values."""
-        return list({n: None for s in self.define.stores for n in walk(s.value)})
+        return list(walk(*(s.value for s in self.define.stores)))
 
     @cached_property
     def around(self) -> int:

@@ -28,6 +28,7 @@ MIN_ROWS, MAX_TAPS = 3, 32  # of windows that slide
 TURNED = frozenset(("f32", "i32"))  # element types of square tiles that are turned in registers
 L1_PANEL = 24 << 10  # bytes of constants that stay in the first and second cache between rows of tiles
 L2_PANEL = 1 << 20
+FEW_TILES = 10  # that read a panel before the next one is needed
 NEAR = 1.03  # tiles that cost about the same: the one with the least code
 FAR = 2.0  # times the instructions of the best axis, from where another is no candidate
 MAX_STEP = 48  # instructions of one step of a reduction on a tile, beyond which it is not unrolled
@@ -135,7 +136,21 @@ class Heuristic:
             steps += self._inner(facts, registers * count)
             if any(a.packable for a in facts.loads):
                 steps.append(st.Pack())
+            if self._comes_back(facts, vector, rows, registers, count):
+                steps.append(st.Prefetch())
         return tuple(steps)
+
+    def _comes_back(self, facts: Facts, vector: int, rows: int | None, registers: int, count: int) -> bool:
+        """Whether some tiles read the same constants, which come from outer caches, one panel after the other.
+
+        Many tiles take so long that waiting for a panel does not count, and asking for it in each would.
+        """
+        v = facts.axes[vector].var
+        constants = [a.buffer.nbytes for a in facts.loads if a.packable and a.uses(v)]
+        if rows is None or len(constants) != 1 or constants[0] <= L2_PANEL // 2:
+            return False
+        panel = 4 * registers * self.isa.lanes * facts.box
+        return count < facts.axes[rows].bound <= FEW_TILES * count and L1_PANEL // 8 <= panel <= L2_PANEL // 8
 
     def _square(self, facts: Facts, vector: int) -> tuple[int, int] | None:
         """(axis along which the stores are contiguous, axis along which strided loads are), when that transposes."""

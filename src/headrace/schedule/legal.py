@@ -106,14 +106,14 @@ def _parallel_fault(define: Define, step: st.Parallel) -> str | None:
         return _count_fault(step.parts) or _ordered_fault(define)
     if define.axes[step.axis].bound < 2:
         return "the axis has one point"
-    checked = any(e.op == "check" for s in define.stores for root in (s.value, *s.index) for e in walk(root))
+    checked = any(e.op == "check" for e in walk(*(e for s in define.stores for e in (s.value, *s.index))))
     return "an index is checked in it" if checked else None
 
 
 def _reductions(define: Define) -> list[Expr]:
     """Every reduction, also inside others."""
     roots = [e for s in define.stores for e in (s.value, *s.index)]
-    return list({e: None for root in roots for e in walk(root) if e.op == "reduce"})
+    return [e for e in walk(*roots) if e.op == "reduce"]
 
 
 def _accumulator_fault(reductions: list[Expr]) -> str | None:

@@ -75,6 +75,11 @@ class Pack:
 
 
 @dataclass(frozen=True)
+class Prefetch:
+    """While a tile reads its packed constants, ask for those of the next one, which lie behind them."""
+
+
+@dataclass(frozen=True)
 class Parallel:
     """Cut the loop over an axis, between its tiles, into `parts` that may run at the same time, on threads.
 
@@ -86,11 +91,12 @@ class Parallel:
     parts: int
 
 
-Step = Union[Order, OrderReduce, Vectorize, RegisterTile, Block, Unroll, Accumulators, Pack, Parallel]
+Step = Union[Order, OrderReduce, Vectorize, RegisterTile, Block, Unroll, Accumulators, Pack, Prefetch, Parallel]
 Schedule = tuple[Step, ...]
-STEPS = {
-    c.__name__: c for c in (Order, OrderReduce, Vectorize, RegisterTile, Block, Unroll, Accumulators, Pack, Parallel)
-}
+KINDS: tuple[type[Step], ...] = (
+    Order, OrderReduce, Vectorize, RegisterTile, Block, Unroll, Accumulators, Pack, Prefetch, Parallel,
+)  # fmt: skip
+STEPS = {c.__name__: c for c in KINDS}
 
 
 def show(schedule: Schedule) -> str:
@@ -199,8 +205,8 @@ def macs(define: Define) -> int:
             for a in r.arg[1]:
                 n *= a.bound
             total += n
-    inside = {e for r in outermost for e in walk(r)}
-    single = {e for s in define.stores for e in walk(s.value) if e.op in ("dot4", "dot2")} - inside
+    inside = set(walk(*outermost))
+    single = {e for e in walk(*(s.value for s in define.stores)) if e.op in ("dot4", "dot2")} - inside
     return points * (total + sum(map(_elements, single)))
 
 

@@ -106,7 +106,7 @@ def _total(parts: Iterable[tuple[int, int, int]]) -> tuple[int, int, int]:
 
 
 def _define(define: Define, times: int, loaded: _Touched, stored: _Touched) -> tuple[int, int, int]:
-    every = {n: None for s in define.stores for root in (s.value, *s.index) for n in walk(root)}
+    every = list(walk(*(root for s in define.stores for root in (s.value, *s.index))))
     for n in every:
         if n.op == "load":
             loaded.add(n.arg, n.args)
