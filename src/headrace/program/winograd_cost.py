@@ -3,8 +3,9 @@
 directly:  products / rate + weights / bandwidth
 in tiles:  products of tiles / rate + weights of tiles / bandwidth + transformed elements
 
-The figures were measured on AVX2 and AVX-512 cores: rates as a share of the peak that grows with the rows that
-stand side by side, bandwidths for weights that the whole program has room for in caches or has not.
+The figures were measured on an AVX2 core and are taken for wider vectors too: rates as a share of the peak that
+grows with the rows that stand side by side, bandwidths for weights that the whole program has room for in caches
+or has not.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ START = 2000.0  # cycles that more and shorter loops cost
 CACHED = 16 << 20  # bytes of constants that outer caches hold from one run to the next
 NEAR, FAR = 12.0, 4.0  # bytes per cycle of weights, from caches and from memory
 STRIP = 1 << 20  # bytes of tiles that a second cache holds
-WRITTEN_OUT = 4  # strips up to which they are statements of their own, which threads can share
+WRITTEN_OUT = 1  # strips up to which they are statements of their own, which threads can share
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
+from headrace.program.dtypes import size_of
 from headrace.program.expr import Axis, Expr
 from headrace.program.ir import Define
 from headrace.schedule import steps as st
@@ -31,6 +32,8 @@ L2_PANEL = 1 << 20
 FEW_TILES = 10  # that read a panel before the next one is needed
 NEAR = 1.03  # tiles that cost about the same: the one with the least code
 FAR = 2.0  # times the instructions of the best axis, from where another is no candidate
+PAGE, WAYS = 4096, (4, 12)  # rows so many bytes apart crowd each other out of the first cache if they are more;
+# processors with vectors of 64 bytes have more ways
 MAX_STEP = 48  # instructions of one step of a reduction on a tile, beyond which it is not unrolled
 MAX_WRITTEN = 1500  # instructions beside the reductions of all the tiles that are written out
 
@@ -209,7 +212,7 @@ class Heuristic:
             vectors = 1
         limit = facts.axes[rows].bound if rows is not None else 1
         v, r = facts.axes[vector].var, facts.axes[rows].var if rows is not None else None
-        shape = _Kernel.of(facts, v, r)
+        shape = _Kernel.of(facts, v, r, lanes)
         costs = {
             (n, count): shape.total(n, count, vectors, limit, facts.box)
             for count in range(1, min(limit, MAX_ROWS) + 1)
@@ -269,9 +272,11 @@ class _Kernel:
     row: int  # scalar loads that change with the row
     once: int
     outside: bool  # loops outside the tile come back to the constants
+    lanes: int
+    crowded: bool  # rows lie in the same few lines of the first cache
 
     @staticmethod
-    def of(facts: Facts, v: Expr, r: Expr | None) -> _Kernel:
+    def of(facts: Facts, v: Expr, r: Expr | None, lanes: int) -> _Kernel:
         counts = {(True, True): 0, (True, False): 0, (False, True): 0, (False, False): 0}
         for a in facts.loads:
             if a.inside:
@@ -287,6 +292,9 @@ class _Kernel:
                 for x in facts.axes
                 if x.var is not v and x.var is not r
             ),
+            lanes,
+            r is not None
+            and any(a.inside and (a.step(r) or 1) * size_of(a.buffer.dtype) % PAGE == 0 for a in facts.loads),
         )
 
     def fits(self, n: int, count: int, vectors: int) -> bool:
@@ -302,8 +310,11 @@ class _Kernel:
         Compilers keep the broadcast rows in registers too, which bounds what fits().
         """
         sums = n * count * self.sums
-        panel = 4 * 16 * n * self.column * box
-        price = 0.5 if panel <= L1_PANEL or not again else 1.5 if panel <= L2_PANEL else 3.0
+        panel = 4 * self.lanes * n * self.column * box
+        far = self.lanes / 16  # as many cache lines for a vector
+        price = 0.5 if panel <= L1_PANEL or not again else 0.25 + 1.25 * far if panel <= L2_PANEL else 3.0 * far
+        if self.crowded and count > WAYS[self.lanes > 8]:
+            return 2.0 * sums
         loads = (n * count * self.both + count * self.row + self.once) / PORTS + n * self.column * price
         ways = 1 if sums >= LATENCY * PORTS else min(4, -(-LATENCY * PORTS // sums))
         waits = 0.2 * max(0.0, 1 - sums / WIDE) * sums / PORTS
