@@ -91,9 +91,10 @@ typedef uint64_t __mmask64;
     EMU K P##_cmp_##X##_mask(R va, R vb, int how) { \
         K k = 0; \
         GET(E, a, va); GET(E, b, vb); \
-        if (how != _CMP_LT_OQ && how != _CMP_UNORD_Q) __builtin_trap(); \
+        if (how != _CMP_LT_OQ && how != _CMP_UNORD_Q && how != _CMP_ORD_Q) __builtin_trap(); \
         for (int i = 0; i < LANES(R, E); i++) { \
-            const int yes = how == _CMP_LT_OQ ? a[i] < b[i] : a[i] != a[i] || b[i] != b[i]; \
+            const int unordered = a[i] != a[i] || b[i] != b[i]; \
+            const int yes = how == _CMP_LT_OQ ? a[i] < b[i] : how == _CMP_ORD_Q ? !unordered : unordered; \
             k |= (K)((K)yes << i); \
         } \
         return k; \
@@ -208,6 +209,33 @@ EMU __m256i _mm512_cvtps_ph(__m512 va, int how) {
     if (how) __builtin_trap();
     for (int i = 0; i < 16; i++) r[i] = _cvtss_sh(a[i], 0);
     PUT(__m256i, r);
+}
+
+/* ---- integers of 8, 16 and 32 bits; the rest of a register is zero ---- */
+CONVERT(_mm512_cvtepi8_epi32, __m512i, int32_t, __m128i, int8_t, x)
+CONVERT(_mm512_cvtepu8_epi32, __m512i, int32_t, __m128i, uint8_t, x)
+CONVERT(_mm512_cvtepi16_epi32, __m512i, int32_t, __m256i, int16_t, x)
+CONVERT(_mm512_cvtepu16_epi32, __m512i, int32_t, __m256i, uint16_t, x)
+#define NARROWED(NAME, TO, E, FROM) \
+    EMU TO NAME(FROM va) { \
+        E r[LANES(TO, E)] = {0}; \
+        GET(int32_t, a, va); \
+        for (int i = 0; i < LANES(FROM, int32_t); i++) r[i] = (E)a[i]; \
+        PUT(TO, r); \
+    }
+NARROWED(_mm512_cvtepi32_epi8, __m128i, int8_t, __m512i)
+NARROWED(_mm512_cvtepi32_epi16, __m256i, int16_t, __m512i)
+NARROWED(_mm256_cvtepi32_epi8, __m128i, int8_t, __m256i)
+NARROWED(_mm256_cvtepi32_epi16, __m128i, int16_t, __m256i)
+NARROWED(_mm_cvtepi32_epi8, __m128i, int8_t, __m128i)
+NARROWED(_mm_cvtepi32_epi16, __m128i, int16_t, __m128i)
+SPLAT(_mm512_set1_ps, __m512, float, float)
+EMU __m512i _mm512_maskz_cvtps_epi32(__mmask16 k, __m512 va) {
+    int32_t r[16] = {0};
+    GET(float, a, va);
+    for (int i = 0; i < 16; i++)
+        if (k >> i & 1) r[i] = _mm_cvtss_si32(_mm_set_ss(a[i]));
+    PUT(__m512i, r);
 }
 
 /* ---- 512 bits: halves; what a cast leaves undefined is scribbled over ---- */

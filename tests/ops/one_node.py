@@ -20,6 +20,10 @@ from headrace.program.verify import verify
 
 Array = np.ndarray[Any, Any]
 Arrays = Sequence["Array | None"]
+SEVEN_BITS = (
+    -64,
+    64,
+)  # signed weights for which onnxruntime is exact: without VNNI it adds products in pairs of 16 bits
 OPSET = 22  # the newest that every tested operator has a kernel for in onnxruntime
 
 

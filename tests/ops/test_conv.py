@@ -15,7 +15,7 @@ from headrace.errors import UnsupportedOperator
 from headrace.program import interp
 from headrace.program.expr import walk
 from headrace.program.ir import Define, expressions
-from tests.ops.one_node import check, lowered, node_model, run_here, same
+from tests.ops.one_node import SEVEN_BITS, check, lowered, node_model, run_here, same
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def test_qlinear_conv(case: Case, signed: bool, per_channel: bool) -> None:
     dtype = np.dtype(np.int8 if signed else np.uint8)
     low = -128 if signed else 0
     x = rng.integers(low, low + 256, case.x).astype(dtype)
-    w = rng.integers(-128, 128, case.w).astype(np.int8)
+    w = rng.integers(*SEVEN_BITS, case.w).astype(np.int8)
     n = (outputs,) if per_channel else ()
     w_scale = rng.uniform(0.001, 0.01, n).astype(np.float32)
     inputs = [

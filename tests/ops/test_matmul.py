@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from headrace.errors import UnsupportedOperator
 from headrace.ops.einsum import parse
 from headrace.program import interp
-from tests.ops.one_node import check, lowered, node_model, run_here, same
+from tests.ops.one_node import SEVEN_BITS, check, lowered, node_model, run_here, same
 
 SHAPES = [
     ((3, 4), (4, 5)), ((4,), (4, 5)), ((3, 4), (4,)), ((4,), (4,)),
@@ -97,10 +97,8 @@ def test_equation_labels() -> None:
 @pytest.mark.parametrize("signed", [False, True])
 def test_matmul_integer(rng: np.random.Generator, zeros: tuple[int, ...], signed: bool) -> None:
     x = rng.integers(0, 256, (2, 3, 70)).astype(np.uint8)
-    y = rng.integers(0, 256, (70, 5)).astype(np.uint8)
-    x_zero, y_zero = np.full(zeros, 120, np.uint8), np.full(zeros, 3, np.uint8)
-    if signed:
-        y, y_zero = y.astype(np.int8), y_zero.astype(np.int8)
+    y = rng.integers(*(SEVEN_BITS if signed else (0, 256)), (70, 5)).astype(np.int8 if signed else np.uint8)
+    x_zero, y_zero = np.full(zeros, 120, np.uint8), np.full(zeros, 3, y.dtype)
     check("MatMulInteger", [x, y, x_zero, y_zero], [TensorProto.INT32])
     check("MatMulInteger", [x, y], [TensorProto.INT32])
 
@@ -123,7 +121,7 @@ def test_qlinear_matmul(rng: np.random.Generator, per_column: bool, constants: t
     inputs = [
         rng.integers(0, 256, (2, 3, 40)).astype(np.uint8),
         np.asarray(0.02, np.float32), np.asarray(113, np.uint8),
-        rng.integers(-128, 128, (40, 5)).astype(np.int8),
+        rng.integers(*SEVEN_BITS, (40, 5)).astype(np.int8),
         np.asarray(rng.uniform(0.01, 0.02, n), np.float32), np.zeros(n, np.int8),
         np.asarray(0.11, np.float32), np.asarray(118, np.uint8),
     ]  # fmt: skip

@@ -131,7 +131,7 @@ def test_strips_run_as_c(rows: int, force) -> None:  # type: ignore[no-untyped-d
     c = Conv(batch=2, channels=20, rows=27, columns=13, outputs=19, after="residual")
     force((4, 4), rows)
     whole, feeds = optimise(module(c), 8), c.feeds()
-    assert len(loops(whole)) == (rows == 1)
+    assert len(loops(whole)) == (rows < 7)
     got, wanted = Native(whole).run(feeds)["y"], reference(c, feeds)["y"]
     assert np.abs(got - wanted).max() <= 3e-6 * np.abs(wanted).max()
 
@@ -210,7 +210,7 @@ def test_choice_by_cost() -> None:
     assert chosen(large, 8, 0).tile == (4, 4) == chosen(large, 16, 0).tile
     assert chosen(replace(large, channels=8), 8, 0) == Choice(None)
     assert chosen(replace(large, extents=(2, 2)), 8, 0).tile is None
-    few = chosen(replace(large, channels=16, columns=16), 8, 0)
+    few = chosen(replace(large, extents=(14, 14), channels=24, columns=24), 8, 0)
     assert few.tile is None and "directly" in few.note
     cold = Shape(1, (7, 7), 512, 512)
     assert chosen(cold, 8, 100 << 20).tile != (4, 4), "weights of large tiles take longer to read than they save"

@@ -166,6 +166,25 @@ def converted(kind: str, size: int, to: str) -> Callable[..., Array]:
     return want
 
 
+def narrowed(width: int, to: str, size: int) -> Callable[..., Array]:
+    """The lower bits of integers of 32 bits, and zeros up to `size` bytes."""
+
+    def want(a: Array, _b: Array, _c: Array, _k: Array) -> Array:
+        out = np.ascontiguousarray(parts(a, "i4", width).astype(to)).view(np.uint8)
+        return np.pad(out, ((0, 0), (0, size - out.shape[1])))
+
+    return want
+
+
+def rounded(a: Array, _b: Array, _c: Array, k: Array) -> Array:
+    """The nearest integer under the mask, elsewhere 0; what no integer of 32 bits is becomes the least of them."""
+    x = parts(a, "f4")
+    with np.errstate(all="ignore"):
+        near = np.where(np.abs(x) < 2.0**31, np.rint(x), -(2.0**31)).astype(np.int32)
+    taken = (k[:, None] >> np.arange(16, dtype=np.uint64)) & np.uint64(1)
+    return np.ascontiguousarray(np.where(taken == 1, near, 0).astype(np.int32)).view(np.uint8)
+
+
 def cases() -> list[Case]:
     out = [case for width in (16, 32, 64) for case in every_width(width)]
     for x, kind in [(f"ep{s}{b}", f"{s}{b // 8}") for s in "iu" for b in (8, 16, 32)]:
@@ -203,6 +222,17 @@ def cases() -> list[Case]:
         Case("_mm512_cvtph_ps(A)", "__m256i", "__m512", converted("f2", 32, "f4"), "f2"),
         Case("_mm512_cvtps_ph(A, 0)", "__m512", "__m256i", converted("f4", 64, "f2"), "f4"),
     ]
+    for b, register in ((8, "__m128i"), (16, "__m256i")):
+        for s in "iu":
+            kind = f"{s}{b // 8}"
+            call = f"_mm512_cvtep{s}{b}_epi32(A)"
+            out.append(Case(call, register, "__m512i", converted(kind, 2 * b, "i4"), kind))
+        for width, p in ((64, "_mm512"), (32, "_mm256"), (16, "_mm")):
+            narrow = register if width == 64 else "__m128i"
+            filled = narrowed(width, f"i{b // 8}", 2 * b if width == 64 else 16)
+            out.append(Case(f"{p}_cvtepi32_epi{b}(A)", f"__m{8 * width}i", narrow, filled, "i4"))
+    out.append(Case("_mm512_set1_ps((float)(short)k)", "__m512", "__m512", splat_float))
+    out.append(Case("_mm512_maskz_cvtps_epi32((__mmask16)k, A)", "__m512", "__m512i", rounded, "f4"))
     return out + [case for family in HALVES for case in half_cases(*family)]
 
 
@@ -229,6 +259,11 @@ def half_cases(x: str, end: str, part: str, suffix: str) -> list[Case]:
 def splat_mask(_a: Array, _b: Array, _c: Array, k: Array) -> Array:
     """The lower 16 bits of the mask in every lane."""
     return np.repeat(k.view(np.uint16)[::4], 32).view(np.uint8).reshape(ROWS, BYTES)
+
+
+def splat_float(_a: Array, _b: Array, _c: Array, k: Array) -> Array:
+    """The lower 16 bits of the mask as a float in every lane."""
+    return np.repeat(k.view(np.int16)[::4].astype(np.float32), 16).view(np.uint8).reshape(ROWS, BYTES)
 
 
 def madd(a: Array, b: Array, _c: Array, _k: Array) -> Array:
@@ -276,7 +311,9 @@ def every_width(width: int) -> list[Case]:
         out.append(Case(f"{p}_scalef_{x}(A, B)", r, r, f, kind))
         choose = with_mask("u" + kind[1], width, lambda k, a, b: np.where(k, b, a))
         out += [Case(f"{p}_mask_mov_{x}(A, k, B)", r, r, choose), Case(f"{p}_mask_blend_{x}(k, A, B)", r, r, choose)]
-        for how, g in (("_CMP_LT_OQ", np.less), ("_CMP_UNORD_Q", lambda a, b: np.isnan(a) | np.isnan(b))):
+        unordered: Callable[..., Array] = lambda a, b: np.isnan(a) | np.isnan(b)  # noqa: E731
+        ordered: Callable[..., Array] = lambda a, b: ~(np.isnan(a) | np.isnan(b))  # noqa: E731
+        for how, g in (("_CMP_LT_OQ", np.less), ("_CMP_UNORD_Q", unordered), ("_CMP_ORD_Q", ordered)):
             out.append(Case(f"{p}_cmp_{x}_mask(A, B, {how})", r, "uint64_t", bits(kind, width, g), kind))
     return out
 

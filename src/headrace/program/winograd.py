@@ -25,7 +25,7 @@ from headrace.program.ir import Buffer, Define, Loop, Module, Statement, Store
 from headrace.program.linear import Matrix, Values, apply
 from headrace.program.rewrite import each_list, replace_body, substitute_axes
 from headrace.program.toom_cook import Filtering, filtering
-from headrace.program.winograd_cost import WRITTEN_OUT, Choice, Shape, chosen
+from headrace.program.winograd_cost import Choice, Shape, chosen
 
 TAPS = 3
 Element = Callable[[tuple[int, ...]], Expr | None]
@@ -155,8 +155,8 @@ def _strips(s: Define, c: Correlation, choice: Choice) -> list[Statement]:
         return strip(zero, sides[0])
     full = (Region(0, rows, filters[0].m),)
     out: list[Statement] = []
-    if times <= WRITTEN_OUT:
-        out += [d for n in range(times) for d in strip(const(n * rows, "index"), full)]
+    if times == 1:
+        out += strip(zero, full)
     else:
         axis = fresh("s", times)
         out.append(Loop(axis, tuple(strip(axis.var * rows, full)), nodes=s.nodes))

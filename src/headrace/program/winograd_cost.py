@@ -15,7 +15,7 @@ from itertools import product
 from math import prod
 
 TILES = (2, 4)
-MIN_CHANNELS = 16
+MIN_CHANNELS = 24
 GAIN = 0.9  # tiles must take less than this share of the direct time
 PORTS = 2.0  # vectors of products per cycle
 SHARE = 0.78  # of that, where tiles of registers are full
@@ -24,7 +24,6 @@ START = 2000.0  # cycles that more and shorter loops cost
 CACHED = 16 << 20  # bytes of constants that outer caches hold from one run to the next
 NEAR, FAR = 12.0, 4.0  # bytes per cycle of weights, from caches and from memory
 STRIP = 1 << 20  # bytes of tiles that a second cache holds
-WRITTEN_OUT = 1  # strips up to which they are statements of their own, which threads can share
 
 
 @dataclass(frozen=True)
