@@ -130,6 +130,16 @@ FITS = (
         26,
         False,
     ),
+    # erf(t) = 1 - e**(-t Q(t)): what an error of Q does to it
+    Fit(
+        "ERFQ",
+        lambda t: -mp.log(mp.erfc(t)) / t,
+        1.0,
+        4.0,
+        lambda t: t * mp.erfc(t),
+        5,
+        None,
+    ),
     Fit(
         "PHI",
         lambda x: _erfcx(_X(x) / mp.sqrt(2)) / 2 * (_X(x) + PHI_K),

@@ -154,7 +154,13 @@ _PUBLIC = (
     Function("atanh", "inverse of tanh; NaN outside [-1, 1]", _ANY, {"f32": 2.2, "f64": 2.2}, logarithm.ATANH),
     Function("softplus", "log(1 + e**x)", _ANY, {"f32": 1.8, "f64": 1.8}, exponential.SOFTPLUS),
     Function("mish", "x tanh(softplus(x))", _ANY, {"f32": 4.6, "f64": 4.8}, exponential.MISH),
-    Function("erf", "error function", _ANY, {"f32": 1.5, "f64": 1.5}, error_function.ERF),
+    Function(
+        "erf",
+        "error function",
+        _ANY,
+        {"f32": 1.5, "f64": 1.5},
+        _by_precision(error_function.ERF_SINGLE, error_function.ERF),
+    ),
     Function("erfc", "1 - erf(x) without cancellation", _ANY, {"f32": 6.5, "f64": 6.5}, error_function.ERFC),
     Function(
         "gelu",

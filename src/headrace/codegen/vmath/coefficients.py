@@ -121,6 +121,14 @@ COEFFICIENTS: dict[tuple[str, str], tuple[str, ...]] = {
         "-0x1.efb5a3f666d66p-34",
         "-0x1.28e3b9c10991dp-34",
     ),
+    ("ERFQ", "f32"): (
+        "0x1.20e3c6p+0f",
+        "0x1.458dacp-1f",
+        "0x1.ae79bap-4f",
+        "-0x1.755388p-6f",
+        "0x1.a13754p-9f",
+        "-0x1.b8c89ap-13f",
+    ),
     ("PHI", "f32"): (
         "0x1.82b4bcp-1f",
         "-0x1.373e38p-1f",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from headrace.codegen.vmath.exponential import REDUCE, SCALE
+
 # e**(t*t) erfc(t) is P(y) / (t + K), y = (t - K) / (t + K). t*t is split so that its rounding does not
 # matter: h keeps the upper half of the bits of t, h*h is exact, t*t - h*h = (t - h)(t + h).
 ERFC_POSITIVE = """\
@@ -21,6 +23,16 @@ ERF = """\
 $T a = abs$(x), z = min_fast$(splat$(1.0$f), a * a);
 poly p = ERF(z)
 return copysign$(select_lt$(a, splat$(1.0$f), fma$(a, p, a), 1.0$f - erfc_positive$(a)), x);"""
+
+# for f32, where e**(-t Q(t)) = erfc(t) may be as inexact as 1 - erfc(t) hides; from 4 on erf is 1
+ERF_SINGLE = f"""\
+$T a = abs$(x), z = min_fast$(splat$(1.0$f), a * a), c = min_fast$(splat$(4.0$f), a);
+poly p = ERF(z)
+poly w = ERFQ(c)
+$T y = -c * w;
+{REDUCE.format(x="y", lo="")}
+{SCALE.format(one="$ONE_BITS")}
+return copysign$(select_lt$(a, splat$(1.0$f), fma$(a, p, a), 1.0$f - fma$(s, em, s)), x);"""
 
 # x Φ(x), the normal distribution function Φ(-t) in the same way as erfc
 GELU = """\
