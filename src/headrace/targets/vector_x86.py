@@ -165,19 +165,18 @@ def _masked(level: int, op: str, t: VType) -> str | None:
 def _store_known(t: VType) -> str:
     """Where n is a constant: whole stores of 4, 2 and 1 lanes, which loads that follow can take over and which
     cost less than one under a mask (tens of operations on some processors)."""
-    if (t.elem.bits, t.bytes) != (32, 32):
+    if t.elem.name != "f32" or t.bytes != 32:  # a float stored to integers would break the rules of aliasing
         return ""
-    to, whole = ("(float *)p", "(__m256)a") if t.elem.kind == "f" else ("(float *)(void *)p", "(__m256)a")
-    return f"""\
-if (__builtin_constant_p(n)) {{
-    __m128 low = _mm256_castps256_ps128({whole});
-    float *to = {to};
-    if (n >= 8) {{ _mm256_storeu_ps(to, {whole}); return; }}
-    if (n >= 4) {{ _mm_storeu_ps(to, low); low = _mm256_extractf128_ps({whole}, 1); to += 4; }}
-    if (n & 2) {{ _mm_storel_pi((__m64 *)(void *)to, low); low = _mm_movehl_ps(low, low); to += 2; }}
+    return """\
+if (__builtin_constant_p(n)) {
+    __m128 low = _mm256_castps256_ps128((__m256)a);
+    float *to = p;
+    if (n >= 8) { _mm256_storeu_ps(to, (__m256)a); return; }
+    if (n >= 4) { _mm_storeu_ps(to, low); low = _mm256_extractf128_ps((__m256)a, 1); to += 4; }
+    if (n & 2) { _mm_storel_pi((__m64 *)(void *)to, low); low = _mm_movehl_ps(low, low); to += 2; }
     if (n & 1) _mm_store_ss(to, low);
     return;
-}}
+}
 """
 
 
