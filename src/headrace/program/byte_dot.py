@@ -15,11 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headrace.program.expr import Axis, Expr, binary, const, transform, word
+from headrace.program.expr import Axis, Expr, binary, const, word
 from headrace.program.index import free_vars
-from headrace.program.ir import Define, Module, Statement
-from headrace.program.rewrite import each_list, map_expressions, replace_body
-from headrace.program.words import is_constant, load_table, side_by_side, sum_of_words, table
+from headrace.program.ir import Module
+from headrace.program.words import is_constant, load_table, rewrite_sums, side_by_side, sum_of_words, table
 
 MIN_EXTENT = 3  # of the axis that is taken in fours
 TOP_BITS = -0x7F7F7F80  # 0x80808080
@@ -36,18 +35,7 @@ class _Product:
 
 def dot_bytes(module: Module) -> Module:
     """Rewrite every sum that has this form, at every nesting level."""
-
-    def statements(body: list[Statement]) -> list[Statement]:
-        return [_define(s) if isinstance(s, Define) and not s.ordered else s for s in body]
-
-    return replace_body(module, each_list(module.body, statements))
-
-
-def _define(s: Define) -> Define:
-    axes = {a.var: a for a in s.axes if isinstance(a.extent, int)}
-    out = map_expressions(s, lambda e: transform(e, lambda n: _sum(n, axes)))
-    assert isinstance(out, Define)
-    return out
+    return rewrite_sums(module, _sum)
 
 
 def _sum(e: Expr, around: dict[Expr, Axis]) -> Expr | None:

@@ -12,11 +12,10 @@ from __future__ import annotations
 import numpy as np
 
 from headrace.program.dtypes import numpy_dtype
-from headrace.program.expr import Axis, Expr, binary, transform, walk, word
+from headrace.program.expr import Axis, Expr, binary, walk, word
 from headrace.program.index import free_vars
 from headrace.program.ir import Define, Module, Statement, nested
-from headrace.program.rewrite import each_list, map_expressions, replace_body
-from headrace.program.words import Array, is_constant, side_by_side, sum_of_words, table
+from headrace.program.words import Array, is_constant, rewrite_sums, side_by_side, sum_of_words, table
 
 MIN_EXTENT = 2  # of the axis that is taken in pairs
 LEAST = 2.0**-126  # the instruction takes smaller weights as zero
@@ -24,11 +23,7 @@ LEAST = 2.0**-126  # the instruction takes smaller weights as zero
 
 def dot_pairs(module: Module) -> Module:
     """Rewrite every sum that has this form, at every nesting level."""
-
-    def statements(body: list[Statement]) -> list[Statement]:
-        return [_define(s) if isinstance(s, Define) and not s.ordered else s for s in body]
-
-    return replace_body(module, each_list(module.body, statements))
+    return rewrite_sums(module, _sum)
 
 
 def uses_pairs(module: Module) -> bool:
@@ -40,13 +35,6 @@ def uses_pairs(module: Module) -> bool:
         return any(map(holds, nested(s)))
 
     return any(map(holds, module.body))
-
-
-def _define(s: Define) -> Define:
-    axes = {a.var: a for a in s.axes if isinstance(a.extent, int)}
-    out = map_expressions(s, lambda e: transform(e, lambda n: _sum(n, axes)))
-    assert isinstance(out, Define)
-    return out
 
 
 def _sum(e: Expr, around: dict[Expr, Axis]) -> Expr | None:

@@ -8,14 +8,31 @@ from typing import Any
 import numpy as np
 
 from headrace.program.access import flat
-from headrace.program.expr import Axis, Expr, fresh, index, load, reduce_over, substitute, walk
+from headrace.program.expr import Axis, Expr, fresh, index, load, reduce_over, substitute, transform, walk
 from headrace.program.index import coefficient
 from headrace.program.interp import run
-from headrace.program.ir import Buffer, Define, Module, Store
+from headrace.program.ir import Buffer, Define, Module, Statement, Store
+from headrace.program.rewrite import each_list, map_expressions, replace_body
 
 MAX_TABLE = 1 << 26  # elements of constants
 Array = np.ndarray[Any, Any]
 Dot = Callable[[list[Expr], Expr], Expr]  # (elements of x that lie side by side, a word of weights) → their product
+
+
+def rewrite_sums(module: Module, rule: Callable[[Expr, dict[Expr, Axis]], Expr | None]) -> Module:
+    """Every expression that `rule` rewrites, in every Define without order, at every nesting level.
+
+    rule: (an expression, the axes of the Define of known extent by their variables) → what takes its place, or None.
+    """
+
+    def define(s: Define) -> Statement:
+        axes = {a.var: a for a in s.axes if isinstance(a.extent, int)}
+        return map_expressions(s, lambda e: transform(e, lambda n: rule(n, axes)))
+
+    def statements(body: list[Statement]) -> list[Statement]:
+        return [define(s) if isinstance(s, Define) and not s.ordered else s for s in body]
+
+    return replace_body(module, each_list(module.body, statements))
 
 
 def is_constant(weight: Expr) -> bool:
