@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -32,9 +30,7 @@ def test_prepared_model_is_the_model(name, variant, algebra):
     """To the last bits without algebra on constants; with it, other sums are rounded."""
     model = load(catalog.path(name))
     entry = catalog.model(name).variant(variant)
-    start = time.perf_counter()
     prepared = prepare(model, shapes=entry.shapes, constants=entry.constants, native=everything, algebra=algebra)
-    assert time.perf_counter() - start < 2
     feeds = catalog.feeds(name, 0, variant)
     fixed = {k: np.asarray(v, model.inputs[k].dtype) for k, v in entry.constants.items()}
     want, got = exactly(model.proto, {**feeds, **fixed}), exactly(proto_of(prepared), feeds)

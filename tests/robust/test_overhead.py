@@ -1,4 +1,4 @@
-"""What a call from Python adds to the native code. The bounds are ten times the promise: machines are busy."""
+"""What a call from Python adds to the native code. Compared with a call of NumPy's, in the same minute."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ def microseconds(call: Callable[[], object]) -> float:
 def test_calls_are_cheap(instance: hr.Instance) -> None:
     out = np.empty_like(X)
     bound, plain = instance.bind({"x": X}, {"y": out}), {"x": X}
-    assert microseconds(bound) < 5
-    assert microseconds(lambda: instance.run(plain)) < 40
+    unit = microseconds(lambda: np.add(X, X, out=out))  # about 0.4 us
+    assert microseconds(bound) < 5 * unit
+    assert microseconds(lambda: instance.run(plain)) < 50 * unit
     assert microseconds(bound) < microseconds(lambda: instance.run(plain))
 
 
