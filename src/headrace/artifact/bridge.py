@@ -44,7 +44,7 @@ class StreamCall(ctypes.Structure):
 
 def bridge_source(name: str, has_states: bool, has_stream: bool = False) -> str:
     """C text of NAME_bridge.c; with states also what reads and writes them in portable form."""
-    return _calls(name) + (_states(name) if has_states else "") + (_stream(name) if has_stream else "")
+    return _calls(name) + _builtin(name) + (_states(name) if has_states else "") + (_stream(name) if has_stream else "")
 
 
 def _calls(name: str) -> str:
@@ -92,6 +92,41 @@ int {name}_bridge_fresh_run(const call *c) {{
     int code = {name}_init(c->state, c->weights);
     if (code == 0) code = {name}_run(c->state, c->scratch, c->weights, c->inputs, c->outputs);
     return leave(c, code);
+}}
+"""
+
+
+def _builtin(name: str) -> str:
+    """builtin.py has the other side."""
+    return f"""
+/* A run as a built-in function of CPython: self is a tuple that begins with the address of a `bound`. */
+typedef struct {{
+    void *(*item)(void *, ptrdiff_t);
+    void *(*as_pointer)(void *);
+    void (*incref)(void *);
+    void *(*call)(void *, const char *, ...);
+    void *none;
+}} interpreter;
+
+typedef struct {{
+    const call *call;
+    void *fail;
+}} bound;
+
+EXPORT void {name}_bridge_interpreter(const interpreter *p);
+EXPORT void *{name}_bridge_bound(void *self, void *unused);
+
+static interpreter python;
+
+void {name}_bridge_interpreter(const interpreter *p) {{ python = *p; }}
+
+void *{name}_bridge_bound(void *self, void *unused) {{
+    const bound *b = python.as_pointer(python.item(self, 0));
+    int code = {name}_bridge_run(b->call);
+    (void)unused;
+    if (code) return python.call(b->fail, "i", code);
+    python.incref(python.none);
+    return python.none;
 }}
 """
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from headrace.artifact.bridge import BUSY
+from headrace.artifact.bridge import BUSY, Call
+from headrace.artifact.builtin import builtin, interpreter, is_possible
 from headrace.artifact.manifest import Manifest
 from headrace.artifact.pool import Pools
 from headrace.errors import Error, InvalidModel
@@ -49,7 +50,9 @@ class Code:
         self._pools = Pools(self.name, threads, lambda name: _symbol(library, name))
         weakref.finalize(self, _unload, library._handle, self._pools).atexit = False
         check_sizes(self._library, manifest)
-        held = _without_release(library) if threads == 1 and _is_short(manifest) else library
+        is_short = threads == 1 and _is_short(manifest)
+        held = _without_release(library) if is_short else library
+        self._bound = self._built_in() if is_short and is_possible() else 0
         self.run = self._function("run", held)
         self.init = self._function("init")
         self.fresh_run = self._function("fresh_run", held)
@@ -63,6 +66,29 @@ class Code:
         self._mapping = _map(folder / manifest.weights, manifest.weight_bytes)
         self.weights = self._mapping.__array_interface__["data"][0]
         self._errors = manifest.facts.get("error_codes")
+
+    def bound(self, call: Call, *owners: object) -> Callable[[], None]:
+        """A function that runs on `call`; it raises what failure() returns, and keeps call and owners alive."""
+        if self._bound:
+            return builtin(self._bound, call, self._fail, self, *owners)
+        function, argument = self.run, ctypes.byref(call)
+
+        def bound() -> None:
+            code = function(argument)
+            if code:
+                raise held[0].failure(code)
+
+        held = (self, owners)  # they live as long as bound(), which refers to them
+        return bound
+
+    def _built_in(self) -> int:
+        """Address of NAME_bridge_bound, ready to be called by this interpreter."""
+        table = interpreter()
+        _symbol(self._library, f"{self.name}_bridge_interpreter")(ctypes.byref(table))
+        return ctypes.cast(_symbol(self._library, f"{self.name}_bridge_bound"), ctypes.c_void_p).value or 0
+
+    def _fail(self, code: int) -> None:
+        raise self.failure(code)
 
     def isa(self) -> str | None:
         """The instruction set that a program of several has chosen here; None for a program of one."""

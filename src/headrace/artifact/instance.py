@@ -41,7 +41,6 @@ class Instance:
         self._manifest = manifest
         ports = (*manifest.inputs, *manifest.outputs, *manifest.states)
         self._dtypes = {p.name: numpy_dtype(p.dtype) for p in ports}
-        self._input_names = {p.name for p in manifest.inputs}
         self._input_struct = struct_of(manifest.inputs, [s.c_field for s in manifest.symbols], code.threads())
         self._output_struct = struct_of(manifest.outputs)
         self._state = block_of(manifest.state_bytes, manifest.align)
@@ -74,16 +73,7 @@ class Instance:
         Arrays must be C-contiguous, of the right dtype and shape, and outputs apart from everything
         else; they are kept alive by the function. Raises ValueError or TypeError.
         """
-        call = self.arguments(inputs, outputs)
-        function, argument = self._code.run, ctypes.byref(call)
-        owners = (self, call)  # referred to by bound(), so they live as long as it does
-
-        def bound() -> None:
-            code = function(argument)
-            if code:
-                raise owners[0]._code.failure(code)
-
-        return bound
+        return self._code.bound(self.arguments(inputs, outputs), self)
 
     def arguments(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Call:
         """The addresses that NAME_run takes for these arrays; bind() says what they must be.
@@ -130,10 +120,9 @@ class Instance:
         if not self._using.acquire(False):
             raise RuntimeError("this instance is in use by another thread; give every thread its own")
         try:
-            if type(inputs) is not dict or inputs.keys() != self._input_names:
-                check_names(inputs, self._manifest.inputs, "input")
             if self._is_staged:
                 return self._run_staged(function, inputs, out)
+            check_names(inputs, self._manifest.inputs, "input")
             return self._run_in_place(function, inputs, out or {})
         finally:
             self._using.release()
@@ -142,15 +131,19 @@ class Instance:
         self, function: Function, inputs: Mapping[str, object], out: Mapping[str, Array] | None
     ) -> dict[str, Array]:
         """Small arrays of static shape: copied to and from fixed memory."""
+        if type(inputs) is not dict or len(inputs) != len(self._staged_inputs):
+            check_names(inputs, self._manifest.inputs, "input")
         for name, dtype, shape, stage, port in self._staged_inputs:
-            array: Any = inputs[name]
+            array: Any = inputs.get(name)
             if type(array) is not np.ndarray or array.dtype != dtype or array.shape != shape:
+                check_names(inputs, self._manifest.inputs, "input")
                 array = conform(array, port, dtype, "input")
             stage[...] = array
         taken = self._checked_out(out, self._manifest.outputs) if out else {}
-        code = function(self._staged_call)
-        if code:
-            raise self._code.failure(code)
+        if function is self._code.run:
+            self._staged_run()
+        else:
+            self._invoke(function, self._staged_call)
         if not out:
             return {name: stage.copy() for name, stage in self._staged_outputs}
         for name, stage in self._staged_outputs:
@@ -196,7 +189,8 @@ class Instance:
             (p.name, self._dtypes[p.name], tuple(p.shape), given[p.name], p) for p in manifest.inputs
         ]
         self._staged_outputs = list(taken.items())
-        self._staged_call = ctypes.byref(self._call(given, taken, {}))
+        self._staged_call = self._call(given, taken, {})
+        self._staged_run = self._code.bound(self._staged_call)
 
     def _call(
         self,
