@@ -24,6 +24,8 @@ def random_schedule(define: Define, pick: Pick) -> st.Schedule:
     for _ in range(pick(3) if spatial else 0):
         wanted.append(st.RegisterTile(pick(spatial), 1 + pick(5)))
     if spatial and pick(3) == 0:
+        wanted.append(st.UnrollTiles(pick(spatial)))
+    if spatial and pick(3) == 0:
         wanted.append(st.Block(pick(spatial), (1 + pick(5)) * (1 + pick(4))))
     if pick(3) == 0:
         wanted.append(st.Unroll(1 + pick(6)))

@@ -21,7 +21,8 @@ _COUNT = hs.integers(0, 64)
 _AXES = hs.lists(hs.integers(0, 5), max_size=5).map(tuple)
 _STEP = hs.one_of(
     hs.builds(st.Order, _AXES), hs.builds(st.OrderReduce, _AXES), hs.builds(st.Vectorize, _COUNT, _COUNT, _COUNT),
-    hs.builds(st.RegisterTile, _COUNT, _COUNT), hs.builds(st.Block, _COUNT, _COUNT), hs.builds(st.Unroll, _COUNT),
+    hs.builds(st.RegisterTile, _COUNT, _COUNT), hs.builds(st.UnrollTiles, _COUNT),
+    hs.builds(st.Block, _COUNT, _COUNT), hs.builds(st.Unroll, _COUNT),
     hs.builds(st.Accumulators, _COUNT),
     hs.just(st.Pack()), hs.builds(st.Parallel, _COUNT, _COUNT),
 )  # fmt: skip

@@ -16,6 +16,12 @@ static inline __attribute__((always_inline, unused)) void fetch_ahead(const void
     __builtin_prefetch((const void *)((uintptr_t)p + bytes), 0, 2);
 }
 """,
+    "keep_apart": """\
+static inline __attribute__((always_inline, unused)) void keep_apart(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
+""",
     "load_word": """\
 static inline __attribute__((always_inline, unused)) int32_t load_word(const uint8_t *p, int n)
 {
@@ -53,7 +59,7 @@ static inline ptrdiff_t index_mod(ptrdiff_t a, ptrdiff_t b)
 
 def helpers(code: str) -> str:
     """C text of the helpers that `code` calls."""
-    names = set(re.findall(r"\b(index_\w+|power_\w+|load_word|fetch_ahead)\(", code))
+    names = set(re.findall(r"\b(index_\w+|power_\w+|load_word|fetch_ahead|keep_apart)\(", code))
     texts = [text for name, text in _INDEX.items() if name in names]
     texts += [_power(dtype) for dtype in INTEGERS if f"power_{dtype}" in names]
     return "".join(texts)

@@ -34,6 +34,11 @@ class Tile:
     lane: Expr | None = None
 
 
+def _rows(count: int) -> Points:
+    """As many consecutive points."""
+    return lambda v: [v + r for r in range(count)]
+
+
 @dataclass
 class NestEmitter:
     """Emits one Define."""
@@ -48,6 +53,7 @@ class NestEmitter:
         self.order = tuple(range(n))
         self.vector: st.Vectorize | None = None
         self.rows: dict[int, int] = {}
+        self.written: set[int] = set()  # axes whose tiles are written out
         self.pack = False
         self.parallel: st.Parallel | None = None
         self.block: st.Block | None = None
@@ -59,6 +65,8 @@ class NestEmitter:
                 self.vector = step
             elif isinstance(step, st.RegisterTile):
                 self.rows[step.axis] = step.count
+            elif isinstance(step, st.UnrollTiles):
+                self.written.add(step.axis)
             elif isinstance(step, st.Block):
                 self.block = step
             elif isinstance(step, st.Pack):
@@ -99,6 +107,8 @@ class NestEmitter:
         axis = self.define.axes[position]
         if self.vector is not None and self.vector.axis == position:
             self._vector_loops(level, scope, tile, axis, self.vector)
+        elif position in self.written:
+            self._each_tile(level, scope, tile, axis, self.rows.get(position, 1))
         elif self.rows.get(position, 1) > 1:
             self._row_loops(level, scope, tile, axis, self.rows[position], self.within.get(position))
         elif axis.extent == 1:
@@ -176,13 +186,22 @@ class NestEmitter:
         emit(inner)
         scope.close(f"if (hr_part == {self.parallel.parts - 1})", inner)
 
+    def _each_tile(self, level: int, scope: Scope, tile: Tile, axis: Axis, count: int) -> None:
+        """The tiles of an axis one after the other. Compilers would load what two tiles read once for both, and keep
+        it on the stack."""
+        assert isinstance(axis.extent, int)
+        for start in range(0, axis.extent, count):
+            stop = min(start + count, axis.extent)
+            inner = scope.child(fenced=True)
+            if start:
+                inner.line("keep_apart();")
+            self._loop(level, inner, tile, axis, start, stop, stop - start, _rows(stop - start))
+            scope.block(inner)
+
     def _row_loops(
         self, level: int, scope: Scope, tile: Tile, axis: Axis, count: int, within: tuple[Extent, Extent] | None
     ) -> None:
-        def rows(n: int) -> Points:
-            return lambda v: [v + r for r in range(n)]
-
-        extent = axis.extent
+        extent, rows = axis.extent, _rows
         if within is not None:
             start, stop = within
             step = count if isinstance(start, Expr) or isinstance(stop, Expr) else stop - start

@@ -14,7 +14,7 @@ from headrace.codegen.emit import Emitter, vector_elem
 from headrace.codegen.scalar import CTYPES
 from headrace.codegen.scope import Operand, Scope
 from headrace.program.dtypes import is_float, size_of
-from headrace.program.expr import Axis, Expr, Extent, index, reduce_identity, substitute, var, walk
+from headrace.program.expr import Axis, Expr, Extent, index, is_const, reduce_identity, substitute, var, walk
 from headrace.program.index import coefficient, free_vars
 from headrace.schedule import steps as st
 
@@ -251,6 +251,8 @@ class ReductionEmitter:
             self._fetch_ahead(emitter, scope, group, env)
         for a in group.accumulators:
             kind, value = a.expr.arg[0], substitute(a.value, env)
+            if kind == "sum" and is_const(value, 0):
+                continue  # a condition that is false here
             name = a.names[turn % len(a.names)]
             if a.position:
                 self._update_position(emitter, scope, a, kind, value, group, env)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from headrace.program.byte_dot import dot_bytes
+from headrace.program.clip import clip_windows, clipped, may_be_clipped
 from headrace.program.fold import fold_constants
 from headrace.program.forward import forward_copies
 from headrace.program.fuse import fuse
@@ -36,7 +37,7 @@ def simplify(module: Module) -> Module:
     module = requantise(fold_constants(fuse(module)))
     module = fold_symmetric(module)
     module = split_axes(module)
-    module = pad_guarded(guard_narrow(module))
+    module = pad_guarded(guard_narrow(module), leave=may_be_clipped)
     module = split_guards(module)
     return forward_copies(module)
 
@@ -48,6 +49,7 @@ def specialise(module: Module, lanes: int = 16, dots: bool = False, pairs: bool 
     """
     module = filter_minimally(module, lanes)
     module = choose_layout(module, lanes)
+    module = _windows(module, lanes)
     module = merge_axes(module)
     if dots:
         module = dot_bytes(module)
@@ -55,3 +57,10 @@ def specialise(module: Module, lanes: int = 16, dots: bool = False, pairs: bool 
         module = dot_pairs(module)
     verify(module)
     return module
+
+
+def _windows(module: Module, lanes: int) -> Module:
+    """Small windows clipped; those that do not suit this target padded like the others."""
+    before = clip_windows(module, lanes)
+    after = pad_guarded(before, leave=clipped)
+    return before if after.body == before.body else forward_copies(split_guards(after))

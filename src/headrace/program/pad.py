@@ -4,10 +4,13 @@
     →  p[i] = select(1 <= i < T+1, x[i-1], 0);  y[t] = sum(k: p[t+k] * w[k])
 
 The copy usually disappears: `split` cuts it into border and interior, and `forward` lets the producer of
-x write the interior.
+x write the interior. Small windows may be left for `clip`, which needs no padding.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from headrace.program.expr import Expr, all_of, fresh, index, load, select, transform, walk
 from headrace.program.index import bounds, free_vars, from_terms, index_binary, terms
@@ -17,19 +20,22 @@ from headrace.program.rewrite import each_list, map_expressions, replace_body
 MAX_GROWTH = 3.0
 
 
-def pad_guarded(module: Module) -> Module:
-    """Give every guarded load inside a reduction a padded copy."""
-    return replace_body(module, each_list(module.body, _Pads().run))
+def pad_guarded(module: Module, leave: Callable[[Define], object] = lambda s: False) -> Module:
+    """Give every guarded load inside a reduction a padded copy, but in Defines that are to be left."""
+    return replace_body(module, each_list(module.body, _Pads(leave).run))
 
 
+@dataclass(frozen=True)
 class _Pads:
     """Padded copies within one list of statements."""
+
+    leave: Callable[[Define], object]
 
     def run(self, body: list[Statement]) -> list[Statement]:
         out: list[Statement] = []
         made: dict[tuple[object, ...], Buffer] = {}
         for s in body:
-            if isinstance(s, Define) and not s.ordered:
+            if isinstance(s, Define) and not s.ordered and not self.leave(s):
                 s = self._define(s, out, made)
             out.append(s)
             changed = set(writes(s))

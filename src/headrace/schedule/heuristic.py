@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
+from headrace.program.clip import Window, clipped
 from headrace.program.dtypes import size_of
 from headrace.program.expr import Axis, Expr
 from headrace.program.ir import Define
@@ -48,6 +49,9 @@ class Heuristic:
         """Steps for a Define; () leaves plain loops in the order of its axes."""
         facts = Facts(define)
         order = default_order(facts) if not define.ordered else tuple(range(len(facts.axes)))
+        window = clipped(define)
+        if window is not None:
+            return self._clipped(facts, window, order)
         if not facts.vector_types or self.isa.lanes == 1 or facts.points * facts.box < 8:
             return (st.Order(order), st.OrderReduce(reduce_order(facts))) if facts.reduced else (st.Order(order),)
         axes = self._vector_axes(facts)
@@ -172,19 +176,38 @@ class Heuristic:
 
     def _along_window(self, facts: Facts, vector: int, window: Window, order: tuple[int, ...]) -> st.Schedule:
         """Rows of one tile read the same vectors one tap later: all taps at once, every vector loaded once."""
-        most = self.isa.vectors // 2 - 2 * (self.isa.vectors > 16)
-        extent, taps = facts.axes[window.rows].bound, facts.reduced[window.taps].bound
+        most = self._window_rows
+        extent, taps = facts.axes[window.points].bound, facts.reduced[window.taps].bound
         count = -(-extent // -(-extent // most))
         vectors = -(-facts.axes[vector].bound // self.isa.lanes) if isinstance(facts.axes[vector].extent, int) else 1
         inside = tuple(n for n in reduce_order(facts) if n != window.taps)
         return (
-            st.Order((*(n for n in order if n not in (vector, window.rows)), vector, window.rows)),
+            st.Order((*(n for n in order if n not in (vector, window.points)), vector, window.points)),
             st.OrderReduce((*inside, window.taps)),
             st.Vectorize(vector, self.isa.lanes, max(1, min(vectors, most // count))),
-            st.RegisterTile(window.rows, count),
+            st.RegisterTile(window.points, count),
             st.Unroll(taps),
             st.Pack(),
         )
+
+    def _clipped(self, facts: Facts, window: Window, order: tuple[int, ...]) -> st.Schedule:
+        """All points and taps written out, so that every condition is known."""
+        points = facts.axes[window.points].bound
+        count = -(-points // -(-points // self._window_rows))
+        axes = [n for n in self._vector_axes(facts) if n is not None and n < len(facts.axes) and n != window.points]
+        vector = axes[0] if axes and facts.vector_types and self.isa.lanes > 1 else None
+        last = (window.points,) if vector is None else (vector, window.points)
+        steps: list[st.Step] = [st.Order((*(n for n in order if n not in last), *last))]
+        steps.append(st.OrderReduce(reduce_order(facts)))
+        if vector is not None:
+            steps.append(st.Vectorize(vector, self.isa.lanes))
+        steps += [st.RegisterTile(window.points, count), st.UnrollTiles(window.points)]
+        return (*steps, st.Unroll(facts.reduced[window.taps].bound), st.Pack())
+
+    @property
+    def _window_rows(self) -> int:
+        """Sums of a window that slides: the data of the taps are in registers beside them."""
+        return self.isa.vectors // 2 - 2 * (self.isa.vectors > 16)
 
     def _row_axis(self, facts: Facts, vector: int) -> int | None:
         """The axis along which the most vector loads can be shared."""
@@ -332,16 +355,9 @@ class _Kernel:
         return out
 
 
-@dataclass(frozen=True)
-class Window:
-    """A window that slides: steps along axis `rows` read what steps along the reduced axis `taps` do."""
-
-    rows: int
-    taps: int
-
-
 def sliding(facts: Facts, vector: int) -> Window | None:
-    """The window of data that a Define weighs element by element, as depthwise convolutions do."""
+    """The window of data that a Define weighs element by element, as depthwise convolutions do: steps along its
+    points read what steps along its taps do."""
     v = facts.axes[vector].var
     data = [a for a in facts.loads if a.inside and not a.packable]
     if not data or not any(a.packable for a in facts.loads) or any(a.step(v) != 1 for a in data):

@@ -39,6 +39,8 @@ def _fault(define: Define, step: st.Step, schedule: st.Schedule) -> str | None:
         if any(isinstance(s, st.Vectorize) and s.axis == step.axis for s in schedule):
             return "the axis is vectorised; ask for registers there"
         return _count_fault(step.count) or _ordered_fault(define)
+    if isinstance(step, st.UnrollTiles):
+        return _written_fault(define, step, schedule)
     if isinstance(step, st.Block):
         return _block_fault(define, step, schedule)
     if isinstance(step, st.Parallel):
@@ -46,6 +48,16 @@ def _fault(define: Define, step: st.Step, schedule: st.Schedule) -> str | None:
     if isinstance(step, st.Unroll | st.Accumulators):
         return _count_fault(step.count)
     return _vector_fault(define, step) if isinstance(step, st.Vectorize) else None
+
+
+def _written_fault(define: Define, step: st.UnrollTiles, schedule: st.Schedule) -> str | None:
+    if not 0 <= step.axis < len(define.axes):
+        return f"the Define has {len(define.axes)} axes"
+    if not isinstance(define.axes[step.axis].extent, int):
+        return "its extent is known at run time"
+    if any(isinstance(s, st.Vectorize | st.Parallel | st.Block) and s.axis == step.axis for s in schedule):
+        return "the axis is vectorised, blocked or cut into parts"
+    return None
 
 
 def _block_fault(define: Define, step: st.Block, schedule: st.Schedule) -> str | None:

@@ -47,6 +47,14 @@ class RegisterTile:
 
 
 @dataclass(frozen=True)
+class UnrollTiles:
+    """Write the tiles of an axis out one after the other, not as a loop: their indices are constants, and conditions
+    on them fall away."""
+
+    axis: int
+
+
+@dataclass(frozen=True)
 class Block:
     """Visit an axis in blocks of `count` points, a multiple of its register tile, one after the other around all
     other loops: what a block reads stays in a cache while the loops inside come back to it."""
@@ -91,10 +99,12 @@ class Parallel:
     parts: int
 
 
-Step = Union[Order, OrderReduce, Vectorize, RegisterTile, Block, Unroll, Accumulators, Pack, Prefetch, Parallel]
+Step = Union[
+    Order, OrderReduce, Vectorize, RegisterTile, UnrollTiles, Block, Unroll, Accumulators, Pack, Prefetch, Parallel
+]
 Schedule = tuple[Step, ...]
 KINDS: tuple[type[Step], ...] = (
-    Order, OrderReduce, Vectorize, RegisterTile, Block, Unroll, Accumulators, Pack, Prefetch, Parallel,
+    Order, OrderReduce, Vectorize, RegisterTile, UnrollTiles, Block, Unroll, Accumulators, Pack, Prefetch, Parallel,
 )  # fmt: skip
 STEPS = {c.__name__: c for c in KINDS}
 
