@@ -8,9 +8,11 @@ from typing import Any
 
 import headrace as hr
 from headrace.measure.machine import best_ns, probes
+from headrace.measure.profile_report import ProfileReport
 from headrace.targets.registry import get_target
 from headrace.targets.toolchain import find_toolchain
 
+LARGE, SLOW = 0.05, 0.5  # share of a model's time, share of the limit
 SAMPLE_NS = 200_000  # a probe takes at least this long, so that calling it does not count
 Call = Callable[[], object]
 
@@ -53,3 +55,20 @@ def shares(bench: Mapping[str, Any], times: Mapping[str, float]) -> dict[str, An
         "share": statistics.median(per_round),
         "reading_share": statistics.median(limit / us for limit, us in zip(limits["reading"], ours, strict=True)),
     }
+
+
+def slow_kernels(report: ProfileReport) -> list[dict[str, Any]]:
+    """Kernels that take more than 5 % of the time and reach less than half of their limit, with the reasons."""
+    whole = sum(k.us for k in report.kernels) or 1.0
+    slow = [k for k in report.kernels if k.us > LARGE * whole and k.limit_us < SLOW * k.us]
+    return [
+        {
+            "nodes": list(k.kernel.nodes),
+            "us": k.us,
+            "time": k.us / whole,
+            "limit": k.limit_us / k.us,
+            "bound": k.bound,
+            "reasons": list(k.reasons),
+        }
+        for k in sorted(slow, key=lambda k: -k.us)
+    ]

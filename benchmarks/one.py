@@ -16,9 +16,10 @@ import numpy as np
 import headrace as hr
 from benchmarks import startup
 from benchmarks.goals import GEMM
-from benchmarks.limits import limit_calls, shares
+from benchmarks.limits import limit_calls, shares, slow_kernels
 from benchmarks.subjects import Subject, subjects
 from headrace.measure.bench import bench
+from headrace.measure.profile import profile
 from headrace.measure.verify import verify
 
 SECONDS = 2.5  # of a race, but at least some rounds
@@ -68,6 +69,7 @@ def measured(subject: Subject, peers: list[str], is_quick: bool) -> dict[str, An
         "kernels": len(info.kernels),
         "verify": {key: checked.to_dict()[key] for key in ("ok", "relative", "max_ulp", "reference", "notes")},
         "limits": shares(races["bench"], times),
+        "slow": slow_kernels(profile(program, inputs)),
         "startup": {"own": startup.own(program), "peers": startup.rivals(subject.name, _openable(peers))},
         **races,
     }

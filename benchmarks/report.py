@@ -11,6 +11,7 @@ from benchmarks.baseline import Change
 from benchmarks.goals import GEMM, best_rival, goals
 
 Result = dict[str, Any]
+SHOWN = 3  # nodes of a kernel by name
 
 HEAD = """\
 # Measurements beside other runtimes
@@ -42,6 +43,7 @@ def write_report(results: Sequence[Result], growth: Result | None = None) -> str
         *_race("Evicted, bound calls", good, peers, "evicted", "bound", "bound_ratio"),
         *_race("Evicted, plain calls", good, peers, "evicted", "plain", "ratio"),
         *_limits(good),
+        *_slow(good),
         *_startup(good, peers),
         *_sizes(good),
         *_growth(growth or {}),
@@ -146,6 +148,26 @@ def _rates(results: Sequence[Result]) -> list[str]:
     rates |= {name: e["median_us"] for name, e in bench["extra"].items() if name == "OpenBLAS"}
     rates["the machine's peak"] = found["limits"]["arithmetic_us"]
     return ["", f"{GEMM}, GFLOP/s: {', '.join(f'{name} {flops / us:.0f}' for name, us in rates.items())}."]
+
+
+def _slow(results: Sequence[Result]) -> list[str]:
+    """Kernels far from their limits, with what `headrace profile` knows about why."""
+    lines = [
+        "",
+        "## Kernels below half of their limit",
+        "",
+        "Those that take more than 5 % of a model's time, each with what the cost model finds beside the limit: the "
+        "microseconds that each cause costs.",
+        "",
+        _row(["model", "kernel", "µs", "of the time", "of the limit", "because of"]),
+        _row(["---", "---", "--:", "--:", "--:", "---"]),
+    ]
+    for r in results:
+        for k in r["slow"]:
+            nodes = ", ".join(f"`{name}`" for name in k["nodes"][:SHOWN]) + (" …" if len(k["nodes"]) > SHOWN else "")
+            shares = [f"{100 * k[key]:.0f} %" for key in ("time", "limit")]
+            lines.append(_row([r["name"], nodes, _us(k["us"]), *shares, "; ".join(k["reasons"]) or "—"]))
+    return lines
 
 
 def _startup(results: Sequence[Result], peers: Sequence[str]) -> list[str]:

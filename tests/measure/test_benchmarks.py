@@ -59,6 +59,16 @@ def result() -> dict[str, Any]:
         **dict.fromkeys(sizes, 1234),
         "verify": {"ok": True, "relative": 1e-6, "max_ulp": 7},
         "limits": {"share": 0.5, "reading_us": 4.5, "reading_share": 0.5},
+        "slow": [
+            {
+                "nodes": ["a", "b", "c", "d"],
+                "us": 4.0,
+                "time": 0.4,
+                "limit": 0.3,
+                "bound": "arithmetic",
+                "reasons": ["x"],
+            }
+        ],
         "startup": {"own": {"us": 90.0, "bytes": 1_300_000}, "peers": {"onnxruntime": {"error": "no"}}},
         "bench": race,
         "evicted": copy.deepcopy(race),
@@ -72,6 +82,7 @@ def test_times_ratios_and_refusals(result: dict[str, Any]) -> None:
     assert "Geometric mean of the ratios: onnxruntime 8.00 (1 models)." in page
     assert "magika failed: it failed" in page and "openvino refuses" in page
     assert "| 1,234 | ? |" in page.replace("| 1,234 | 1,234 | ? |", "| 1,234 | ? |")
+    assert "| silero-step | `a`, `b`, `c` … | 4.00 | 40 % | 30 % | x |" in page
     assert "3 rounds" in page and "a machine" in page
 
 

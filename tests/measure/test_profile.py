@@ -222,12 +222,12 @@ def test_reasons_name_what_costs_most() -> None:
     assert first == "vectors 25 % full (3 µs)"
     assert second == "7 values of exp, tanh or their like (1.5 µs)"
     assert reasons(kernel, 1.05, 1.0, 0.5, machine) == ()
-    assert reasons(kernel, 50.0, 1.0, 0.5, machine)[-1] == "44 µs that the model does not explain"
+    assert reasons(kernel, 50.0, 1.0, 0.5, machine)[-1] == "44 µs that the cost model does not explain"
 
 
 def test_reading_that_is_in_the_limit_is_no_reason() -> None:
     machine = replace(typical(ISAS["avx512"]), ghz=1.0)
     kernel = KernelInfo("k", ("a",), 100, 200, 0, 0, cycles={"arithmetic": 1000.0, "caches": 2000.0})
-    assert reasons(kernel, 3.5, 1.0, 3.0, machine) == ("0.5 µs that the model does not explain",)
+    assert reasons(kernel, 3.5, 1.0, 3.0, machine) == ("0.5 µs that the cost model does not explain",)
     (reason,) = reasons(kernel, 3.0, 1.0, 1.0, machine)
     assert reason.startswith("reading from outer caches")

@@ -16,6 +16,7 @@ from headrace.program.ir import Module
 from headrace.program.optimise import optimise
 from headrace.schedule import steps as st
 from headrace.schedule.heuristic import Heuristic
+from headrace.schedule.work import work
 from headrace.targets.registry import get_target
 from tests.codegen.native import HERE, Native
 from tests.codegen.random_schedules import random_schedule
@@ -101,6 +102,9 @@ def test_products_of_padding_are_not_computed() -> None:
     valid = sum(0 <= t + 2 * k - 8 < 10 for t in range(10) for k in range(9))
     text = generate(module, "net", get_target("x86-64-avx2")).source
     assert products(text) == valid < 90
+    (define,) = filter(clipped, defines(module))
+    assert st.macs(define) == 8 * valid == work(define).macs
+    assert work(define).operations == 8 * (valid + 10)  # and the bias
     assert ".pad" not in text and "?" not in text
 
 

@@ -24,7 +24,7 @@ def reasons(kernel: KernelInfo, us: float, computing_us: float, reading_us: floa
     found = sorted(((value, name) for name, value in parts.items() if value > SMALL * gap), reverse=True)
     out = [_words(name, kernel, value) for value, name in found]
     if gap > 2 * expected and gap - expected > SMALL * us:
-        out.append(f"{gap - expected:.2g} µs that the model does not explain")
+        out.append(f"{gap - expected:.2g} µs that the cost model does not explain")
     return tuple(out)
 
 

@@ -10,11 +10,12 @@ some tens of frames multiplies more padding than data in its wide windows.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from headrace.program.access import flat
-from headrace.program.expr import Expr, is_const, reduce_over, select, transform, walk
+from headrace.program.expr import Axis, Expr, index, is_const, reduce_over, select, substitute, transform, walk
 from headrace.program.index import coefficient, free_vars
 from headrace.program.ir import Define, Module, Statement
 from headrace.program.rewrite import each_list, map_expressions, replace_body
@@ -63,6 +64,21 @@ def clipped(define: Define) -> Window | None:
         return None
     inside, product, other = total.args[0].args
     return _window(define, total, inside) if product.op == "mul" and is_const(other, 0) else None
+
+
+def computed_share(define: Define) -> float:
+    """Terms that are there by all terms of a clipped Define; 1 for others."""
+    window, total = clipped(define), _sum(define)
+    if window is None or total is None:
+        return 1.0
+    return _share(total.args[0].args[0], define.axes[window.points], total.arg[1][window.taps])
+
+
+@lru_cache(maxsize=256)
+def _share(inside: Expr, points: Axis, taps: Axis) -> float:
+    pairs = [(index(t), index(k)) for t in range(points.bound) for k in range(taps.bound)]
+    there = sum(bool(substitute(inside, {points.var: t, taps.var: k}).arg) for t, k in pairs)
+    return there / len(pairs)
 
 
 def _sum(define: Define) -> Expr | None:

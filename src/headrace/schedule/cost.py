@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from headrace.program.access import flat
+from headrace.program.clip import computed_share
 from headrace.program.expr import Expr
 from headrace.program.index import free_vars
 from headrace.program.ir import Branch, Define, Loop, Statement, nested
@@ -19,7 +20,7 @@ from headrace.schedule import steps as st
 from headrace.schedule.access import Access, Facts
 from headrace.schedule.traffic import Traffic
 from headrace.schedule.turns import Nest, Turn
-from headrace.schedule.work import DIVIDES, FREE, FUNCTIONS, fused_products
+from headrace.schedule.work import CONDITIONAL, DIVIDES, FREE, FUNCTIONS, fused_products
 from headrace.schedule.work import work as work_of
 from headrace.targets.machine import Machine, typical
 from headrace.targets.simd import Isa
@@ -139,7 +140,7 @@ def cost_of(facts: Facts, schedule: st.Schedule, isa: Isa, machine: Machine, wor
 
 def _instructions(nest: Nest) -> _Instructions:
     out = _Instructions()
-    fused = fused_products(nest.facts.nodes)
+    fused, share = fused_products(nest.facts.nodes), computed_share(nest.facts.define)
     for e, inside in nest.nodes():
         if e.op == "load":
             access = Access(e.arg, flat(e.arg, e.args), bool(inside))
@@ -147,8 +148,8 @@ def _instructions(nest: Nest) -> _Instructions:
         elif e.op == "reduce":
             loops = nest.reduced.get(e) or nest.loops_of(e)
             uses = free_vars(e) | {t.var for t in loops}
-            out.operations += nest.count(uses, loops)
-        elif e.dtype != "index" and e.op not in FREE and e not in fused:
+            out.operations += share * nest.count(uses, loops)
+        elif e.dtype != "index" and e.op not in FREE and e not in fused and not (share < 1 and e.op in CONDITIONAL):
             count = nest.count(free_vars(e), inside)
             out.operations += count
             out.more += count * (_price(e) - 1.0)

@@ -11,6 +11,7 @@ import hashlib
 from dataclasses import dataclass, fields
 from typing import Union
 
+from headrace.program.clip import computed_share
 from headrace.program.expr import Axis, Expr, walk
 from headrace.program.ir import Define
 
@@ -203,21 +204,21 @@ def key(define: Define, target: str) -> str:
 def macs(define: Define) -> int:
     """Multiply-accumulates at the bound: one for each point of each outermost sum of a product.
 
-    Products of words count one for each element of a word, also outside of sums.
+    Products of words count one for each element of a word, also outside of sums; terms that are clipped none.
     """
     points = 1
     for a in define.axes:
         points *= a.bound
-    total, outermost = 0, reductions(define)
+    total, outermost = 0.0, reductions(define)
     for r in outermost:
         if r.arg[0] == "sum" and any(e.op in ("mul", "dot4", "dot2") for e in walk(r.args[0])):
             n = _elements(r.args[0]) or 1
             for a in r.arg[1]:
                 n *= a.bound
-            total += n
+            total += n * computed_share(define)
     inside = set(walk(*outermost))
     single = {e for e in walk(*(s.value for s in define.stores)) if e.op in ("dot4", "dot2")} - inside
-    return points * (total + sum(map(_elements, single)))
+    return round(points * (total + sum(map(_elements, single))))
 
 
 def _elements(e: Expr) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from headrace.program.clip import computed_share
 from headrace.program.dtypes import size_of
 from headrace.program.expr import Expr, extent_bound, walk
 from headrace.program.index import bounds, free_vars
@@ -17,6 +18,8 @@ FUNCTIONS = frozenset(
 )
 DIVIDES = frozenset(("div", "fmod", "sqrt", "rsqrt"))
 FREE = frozenset(("const", "var", "sym", "load", "word", "item", "check"))
+
+CONDITIONAL = frozenset(("select", "and", "lt", "le"))  # of windows that are clipped: known when they are written out
 
 Box = list[tuple[int, int]]  # smallest and largest index in each dimension
 
@@ -115,11 +118,11 @@ def _define(define: Define, times: int, loaded: _Touched, stored: _Touched) -> t
         if s.combiner is not None:
             loaded.add(s.buffer, s.index)
     operations = functions = 0
-    fused = fused_products(every)
+    fused, share = fused_products(every), computed_share(define)
     for n in every:
-        if n.dtype == "index" or n.op in FREE or n in fused:
+        if n.dtype == "index" or n.op in FREE or n in fused or (share < 1 and n.op in CONDITIONAL):
             continue
-        count = _points(_domain(n))
+        count = round(_points(_domain(n)) * (share if n.op == "reduce" else 1))
         operations += count
         functions += count if n.op in FUNCTIONS else 0
     return times * st.macs(define), times * operations, times * functions
@@ -127,13 +130,16 @@ def _define(define: Define, times: int, loaded: _Touched, stored: _Touched) -> t
 
 def fused_products(nodes: Iterable[Expr]) -> set[Expr]:
     """Products that only go into sums, so that both can be one operation."""
+    every = list(nodes)
     fused: set[Expr] = set()
     used: set[Expr] = set()
-    for n in nodes:
+    guarded = {n.args[0]: n for n in every if n.op == "reduce" and n.args[0].op == "select"}
+    for n in every:
         takes = (n.op == "reduce" and n.arg[0] == "sum") or n.op in ("add", "sub")
-        products = [a for a in n.args if a.op in ("mul", "dot4", "dot2")] if takes else []
+        args = n.args[0].args[1:] if n.op == "reduce" and n.args[0] in guarded else n.args
+        products = [a for a in args if a.op in ("mul", "dot4", "dot2")] if takes else []
         fused.update(products[:1])
-        used.update(a for a in n.args if a not in products[:1])
+        used.update(a for a in args if a not in products[:1] and n not in guarded)
     return fused - used
 
 
