@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 
 from headrace.program.clip import Window, clipped
 from headrace.program.dtypes import size_of
@@ -175,14 +176,20 @@ class Heuristic:
         return None
 
     def _along_window(self, facts: Facts, vector: int, window: Window, order: tuple[int, ...]) -> st.Schedule:
-        """Rows of one tile read the same vectors one tap later: all taps at once, every vector loaded once."""
+        """Rows of one tile read the same vectors one tap later: all taps at once, every vector loaded once.
+
+        Where a row of windows has more data than the first cache, every window has all its vectors before the next.
+        """
         most = self._window_rows
         extent, taps = facts.axes[window.points].bound, facts.reduced[window.taps].bound
         count = -(-extent // -(-extent // most))
         vectors = -(-facts.axes[vector].bound // self.isa.lanes) if isinstance(facts.axes[vector].extent, int) else 1
         inside = tuple(n for n in reduce_order(facts) if n != window.taps)
+        around = prod(facts.reduced[n].bound for n in inside)
+        is_wide = size_of("f32") * facts.axes[vector].bound * extent * around > L1_PANEL
+        last = (window.points, vector) if is_wide else (vector, window.points)
         return (
-            st.Order((*(n for n in order if n not in (vector, window.points)), vector, window.points)),
+            st.Order((*(n for n in order if n not in last), *last)),
             st.OrderReduce((*inside, window.taps)),
             st.Vectorize(vector, self.isa.lanes, max(1, min(vectors, most // count))),
             st.RegisterTile(window.points, count),
