@@ -13,6 +13,7 @@ from headrace.program.layout import choose_layout
 from headrace.program.merge import merge_axes
 from headrace.program.pad import pad_guarded
 from headrace.program.pair_dot import dot_pairs
+from headrace.program.pitch import space_rows
 from headrace.program.requantise import requantise
 from headrace.program.ring import use_rings
 from headrace.program.split import split_axes, split_guards
@@ -49,7 +50,7 @@ def specialise(module: Module, lanes: int = 16, dots: bool = False, pairs: bool 
     """
     module = filter_minimally(module, lanes)
     module = choose_layout(module, lanes)
-    module = _windows(module, lanes)
+    module = space_rows(_windows(module, lanes))
     module = merge_axes(module)
     if dots:
         module = dot_bytes(module)
