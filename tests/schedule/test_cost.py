@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as hs
 
 from headrace.program.build import Builder
-from headrace.program.expr import unary
+from headrace.program.expr import fresh, unary
 from headrace.program.fuse import fuse
 from headrace.program.index import free_vars
-from headrace.program.ir import Define
+from headrace.program.ir import Define, Loop
+from headrace.program.rewrite import substitute_axes
 from headrace.schedule import steps as st
 from headrace.schedule.access import Facts
 from headrace.schedule.cost import CAUSES, estimate, rank
@@ -81,6 +82,19 @@ def test_a_product_in_a_sum_is_one_operation() -> None:
     x = b.input("x", "f32", (10,))
     b.output("y", b.compute((10,), lambda i: x[i] * 2.0 + 1.0))
     assert work(only(b)).operations == 10
+
+
+def test_a_loop_does_each_pass_once() -> None:
+    """12 rows of a product in a loop of 3 passes: the same work, and in each pass the cost of 4 rows."""
+    whole, part = gemm(12, 16, 24), gemm(4, 16, 24)
+    i, j = part.axes
+    t = fresh("t", 3)
+    inside = substitute_axes(part, (i, j), {i.var: t.var * 4 + i.var})
+    loop = Loop(t, (inside,))
+    assert work(loop).operations == work(whole).operations and work(loop).macs == work(whole).macs
+    schedule = Heuristic(AVX512).schedule(part)
+    assert Heuristic(AVX512).schedule(inside) == schedule
+    assert estimate(inside, schedule, AVX512) == estimate(part, schedule, AVX512)
 
 
 def test_loads_of_a_tile() -> None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from headrace.program.access import flat, harmless
-from headrace.program.expr import MATH, Axis, Expr, walk
+from headrace.program.expr import MATH, Axis, Expr, index, walk
 from headrace.program.index import coefficient, free_vars
 from headrace.program.ir import Buffer, Define
+from headrace.program.rewrite import substitute_axes
 from headrace.schedule.steps import reduce_axes, reductions
 
 VECTOR_DTYPES = frozenset(("f32", "i32", "i8", "u8", "i16", "u16", "f16", "bf16", "bool", "index"))
@@ -46,9 +47,10 @@ class Access:
 
 
 class Facts:
-    """Loads, stores, axes and reductions of one Define."""
+    """Loads, stores, axes and reductions of one Define; of one inside Loops, those of the first pass."""
 
     def __init__(self, define: Define) -> None:
+        define = _first_pass(define)
         self.define = define
         self.axes: tuple[Axis, ...] = define.axes
         self.reduced: tuple[Axis, ...] = reduce_axes(define)
@@ -134,3 +136,10 @@ class Facts:
             n.op == "select" and v in free_vars(n.args[0]) and not all(harmless(x) for x in n.args[1:])
             for n in self.nodes
         )
+
+
+def _first_pass(define: Define) -> Define:
+    """The Define with 0 for the variables of the loops around it."""
+    used = frozenset().union(*(free_vars(e) for s in define.stores for e in (s.value, *s.index)))
+    around = used - {a.var for a in define.axes}
+    return substitute_axes(define, define.axes, dict.fromkeys(around, index(0))) if around else define

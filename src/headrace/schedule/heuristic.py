@@ -400,6 +400,8 @@ def reduce_order(facts: Facts) -> tuple[int, ...]:
     """Reduction loops so that loads of non-constants walk through memory."""
 
     def stride(a: Axis) -> int:
+        if a.extent == 1:
+            return 1 << 40  # outermost, where it is in nobody's way
         found = [
             abs(x.step(a.var) or 1 << 30)
             for x in facts.loads

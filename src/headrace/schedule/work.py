@@ -119,10 +119,12 @@ def _define(define: Define, times: int, loaded: _Touched, stored: _Touched) -> t
             loaded.add(s.buffer, s.index)
     operations = functions = 0
     fused, share = fused_products(every), computed_share(define)
+    around = frozenset().union(*map(free_vars, every)) - {a.var for a in define.axes}
+    around -= {a.var for n in every if n.op == "reduce" for a in n.arg[1]}
     for n in every:
         if n.dtype == "index" or n.op in FREE or n in fused or (share < 1 and n.op in CONDITIONAL):
             continue
-        count = round(_points(_domain(n)) * (share if n.op == "reduce" else 1))
+        count = round(_points(_domain(n) - around) * (share if n.op == "reduce" else 1))
         operations += count
         functions += count if n.op in FUNCTIONS else 0
     return times * st.macs(define), times * operations, times * functions
