@@ -147,12 +147,12 @@ def generate(
     """The whole compiler in one place: graph clean-up, lowering, fusion, scheduling, C."""
     from headrace.codegen import Variant
     from headrace.codegen import generate as generate_c
+    from headrace.codegen.section import changes_something
     from headrace.codegen.stream_plan import parse
     from headrace.ops.lowering import lower
     from headrace.ops.registry import native
     from headrace.passes.prepare import prepare
     from headrace.program.optimise import simplify, specialise
-    from headrace.program.pair_dot import uses_pairs
     from headrace.program.ring import use_rings
 
     def prepared_with(fixed: Mapping[str, Any]) -> Prepared:
@@ -184,7 +184,7 @@ def generate(
         )
         for isa in (target.isa, *target.wider)
     )
-    wider = [v for v in wider if not v.isa.pairs or uses_pairs(v.module)]
+    wider = [v for v in wider if changes_something(v)]
     generated = generate_c(narrow.module, name, target, stream=live, steady=narrow.steady, threads=threads, wider=wider)
     if data is not None:
         offline = model.metadata.get("headrace.sha256", "")

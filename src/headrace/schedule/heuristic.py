@@ -16,6 +16,7 @@ from headrace.program.dtypes import size_of
 from headrace.program.expr import Axis, Expr
 from headrace.program.ir import Define
 from headrace.schedule import steps as st
+from headrace.schedule import tile
 from headrace.schedule.access import Access, Facts
 from headrace.schedule.cost import cost_of
 from headrace.targets.machine import typical
@@ -54,6 +55,10 @@ class Heuristic:
         if axes[0] is None:
             return (st.Order(order), st.OrderReduce(reduce_order(facts))) if facts.reduced else (st.Order(order),)
         found = [self._along(facts, vector, order) for vector in axes if vector is not None]
+        return self._in_tiles(facts, self._first(facts, found), order)
+
+    def _first(self, facts: Facts, found: list[st.Schedule]) -> st.Schedule:
+        """The schedule in vectors."""
         if len(found) == 1 or not self._is_modelled(facts):
             return found[0]
         costs = [cost_of(facts, schedule, self.isa, typical(self.isa), 0).cycles for schedule in found]
@@ -67,6 +72,24 @@ class Heuristic:
     def _is_modelled(self, facts: Facts) -> bool:
         """Whether the cost model knows all that happens: sums of floats, whose operations have vector forms."""
         return bool(facts.reduced) and all(n.dtype in ("f32", "index", "bool") for n in facts.nodes)
+
+    def _in_tiles(self, facts: Facts, vectors: st.Schedule, order: tuple[int, ...]) -> st.Schedule:
+        """The schedule that takes tile registers, if the target has them and the cost model says that it pays."""
+        if not self.isa.tiles:
+            return vectors
+        found = [self._tensorized(facts, r, c, order) for r, c in tile.candidates(facts.define)]
+        costs = {s: cost_of(facts, s, self.isa, typical(self.isa), 0).cycles for s in (vectors, *found)}
+        return min(costs, key=lambda s: costs[s])
+
+    def _tensorized(self, facts: Facts, rows: int, columns: int, order: tuple[int, ...]) -> st.Schedule:
+        lines, vectors = (-(-facts.axes[n].bound // self.isa.lanes) for n in (rows, columns))
+        return (
+            st.Order(self._order(facts, columns, rows, order)),
+            st.OrderReduce(reduce_order(facts)),
+            st.Vectorize(columns, self.isa.lanes, min(2, vectors)),
+            st.Tensorize(rows, min(2, lines)),
+            st.Pack(),
+        )
 
     # --- which axis ------------------------------------------------------------------------------
 
