@@ -2,11 +2,11 @@
  *
  * As strict as the processor and stricter: no configuration, or one that the processor refuses, tiles without a
  * size, and shapes that do not fit each other end the program (abort). A context switch in between is nothing to
- * it: registers are of the thread. HR_TILES answers in place of the operating system.
+ * it: registers are of the thread. HR_TILES answers in place of the operating system, unless EMU_ASK is defined.
  */
 #ifndef HR_EMULATE_AMX
 #define HR_EMULATE_AMX
-#ifndef HR_TILES
+#if !defined(HR_TILES) && !defined(EMU_ASK)
 #define HR_TILES 1
 #endif
 

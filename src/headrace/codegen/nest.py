@@ -111,9 +111,7 @@ class NestEmitter:
         if self.vector is not None and self.vector.axis == position:
             self._vector_loops(level, scope, tile, axis, self.vector)
         elif self.tiles is not None and self.tiles.step.axis == position:
-            for start, stop, count in self.tiles.sections:
-                self.tiles.section(scope, count)
-                self._loop(level, scope, tile, axis, start, stop, count, lambda v: [v])
+            self._tile_loops(level, scope, tile, axis, self.tiles)
         elif self.rows.get(position, 1) > 1:
             self._row_loops(level, scope, tile, axis, self.rows[position], self.within.get(position))
         elif axis.extent == 1:
@@ -213,6 +211,11 @@ class NestEmitter:
         self._loop(level, scope, tile, axis, 0, extent, count, rows(count))
         start = (extent // count) * count
         self._loop(level, scope, tile, axis, start, extent, 1, rows(1))
+
+    def _tile_loops(self, level: int, scope: Scope, tile: Tile, axis: Axis, tiles: TileEmitter) -> None:
+        for start, stop, count in tiles.sections:
+            tiles.section(scope, count)
+            self._loop(level, scope, tile, axis, start, stop, count, lambda v: [v])
 
     def _vector_loops(self, level: int, scope: Scope, tile: Tile, axis: Axis, step: st.Vectorize) -> None:
         lanes, extent = step.lanes, axis.extent

@@ -33,7 +33,8 @@ class Variant:
 def changes_something(variant: Variant) -> bool:
     """Whether a wider instruction set has anything in this program to do that narrower ones of a dispatch have not."""
     if variant.isa.tiles:
-        return uses_tiles(variant.module, Heuristic(variant.isa).schedule)
+        modules = [m for m in (variant.module, variant.steady) if m is not None]
+        return any(uses_tiles(m, Heuristic(variant.isa).schedule) for m in modules)
     return not variant.isa.pairs or uses_pairs(variant.module)
 
 

@@ -1,7 +1,8 @@
 """Cycles of sums of products in tile registers.
 
-Intel 64 and IA-32 Architectures Optimization Reference Manual, chapter on AMX: a product of tiles every 16 cycles, a
-tile loaded every 8, one stored every 16. Shapes are taken as full: fewer rows are no faster here. Not measured.
+Intel 64 and IA-32 Architectures Optimization Reference Manual, chapter on AMX: a product of tiles every 16 cycles,
+which is there after 52; a tile loaded every 8, one stored every 16. Tiles count as full: fewer rows are no faster
+here. Not measured.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from headrace.schedule.turns import Nest, Turn
 from headrace.targets.tile import ROWS
 
 PRODUCT, LOAD, STORE = 16.0, 8.0, 16.0  # cycles of one
+LATENCY = 52.0  # from one product into a tile of C to the next
 CONFIGURE = 30.0  # of one LDTILECFG
 
 
 @dataclass(frozen=True)
 class TileCycles:
-    """ideal: full tiles, and nothing but products; empty: what tiles that are not full add; moving: what loading
-    and storing tiles adds. steps: products of words that are in it, without the vectors' part."""
+    """ideal: full tiles, and nothing but products; empty: what tiles that are not full add; moving: what waiting for
+    products, loading and storing tiles adds. steps: products of words in all, which vectors need not form."""
 
     ideal: float = 0.0
     empty: float = 0.0
@@ -41,21 +43,23 @@ def tile_cycles(nest: Nest) -> TileCycles:
         around *= t.turns if t is not rows and t is not columns else 1.0
     ideal = empty = moving = steps = 0.0
     for s in nest.tiled:
-        passes = around * s.around
-        chunks = sum(n for _, n, _ in s.phases)
-        words = passes * s.along.bound * rows.extent * columns.extent
-        products = PRODUCT * passes * chunks * _tiles(rows) * _tiles(columns)
-        loads = LOAD * passes * chunks * (_tiles(rows) * columns.turns + _tiles(columns) * rows.turns)
-        phases = len(s.phases)
-        stores = STORE * around * (2 * phases - 1) * _tiles(rows) * _tiles(columns)
-        shapes = CONFIGURE * around * rows.turns * columns.turns * phases if phases > 1 else CONFIGURE * columns.turns
-        best = words * PRODUCT / ROWS**3
-        ideal, empty = ideal + best, empty + products - best
-        moving += max(0.0, loads - products) + stores + shapes
+        passes = around * s.around * sum(n for _, n, _ in s.phases)
+        words = around * s.around * s.along.bound * rows.extent * columns.extent
+        best, phases = words * PRODUCT / ROWS**3, len(s.phases)
+        for lines, high in _blocks(rows, ROWS * nest.tile_rows):
+            for blocks, wide in _blocks(columns, ROWS * nest.registers):
+                times, products = lines * blocks, PRODUCT * high * wide
+                step = max(products, LOAD * (high + wide), LATENCY)
+                empty += times * passes * products
+                moving += times * passes * (step - products) + times * around * (2 * phases - 1) * STORE * high * wide
+        empty -= best
+        ideal += best
+        moving += CONFIGURE * around * columns.turns * (rows.turns * phases if phases > 1 else 1)
         steps += words
     return TileCycles(ideal, empty, moving, steps)
 
 
-def _tiles(t: Turn) -> float:
-    """Tiles of 16 points along an axis; ragged ones count as whole."""
-    return float(-(-t.extent // ROWS))
+def _blocks(t: Turn, size: int) -> list[tuple[int, int]]:
+    """(how many, tiles in one) of the blocks of `size` points along an axis and of what is left at its end."""
+    rest = -(-(t.extent % size) // ROWS)
+    return [(n, tiles) for n, tiles in ((t.extent // size, size // ROWS), (1, rest)) if n and tiles]

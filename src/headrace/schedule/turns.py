@@ -45,6 +45,7 @@ class Nest:
         self.rows: dict[int, int] = {}
         self.block: st.Block | None = None
         self.tensor: Expr | None = None  # the axis of rows of tiles
+        self.tile_rows = 0  # of a block, in tiles
         self.tiled: tuple[WordSum, ...] = sums_of(facts.define, schedule)
         self.position, self.lanes, self.registers, self.ways, self.packed = -1, 1, 1, 1, False
         for step in schedule:
@@ -70,6 +71,7 @@ class Nest:
             self.rows[step.axis] = step.count
         elif isinstance(step, st.Tensorize):
             self.rows[step.axis], self.tensor = ROWS * step.tiles, self.facts.axes[step.axis].var
+            self.tile_rows = step.tiles
         elif isinstance(step, st.Block):
             self.block = step
         elif isinstance(step, st.Accumulators):

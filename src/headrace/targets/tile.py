@@ -89,7 +89,7 @@ def configuration(rows: tuple[int, int], words: int) -> bytes:
     C has rows of 16 sums, B `words` rows of 16 words. Palette 1; a tile that is not there has no size.
     """
     sizes = {n: (rows[i], ROW_BYTES) for i in (0, 1) for n in C[i]}
-    sizes |= {A[i]: (rows[i], 4 * words) for i in (0, 1)} | {n: (words, ROW_BYTES) for n in B}
+    sizes |= {A[i]: (rows[i], 4 * words) for i in (0, 1)} | dict.fromkeys(B, (words, ROW_BYTES))
     out = bytearray(64)
     out[0] = 1
     for n, (count, nbytes) in sizes.items():
