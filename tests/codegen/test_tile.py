@@ -169,6 +169,46 @@ def test_a_chain_of_quantised_layers(seed: int) -> None:
 
 
 @here
+@pytest.mark.parametrize("seed", range(2))
+def test_several_sums_in_one_value(seed: int) -> None:
+    """Of different data, lengths, signs and types; some of them broken words."""
+    b, rng = Builder(), np.random.default_rng(seed)
+    x, z, h = b.input("x", "u8", (35, 68)), b.input("z", "i8", (35, 75)), b.input("h", "bf16", (35, 34))
+    total, other = dense(b, rng, x, 36, "u8", 3), dense(b, rng, z, 36, "i8", -7)
+    third = dense(b, rng, h, 36, "bf16")
+    b.output("y", b.compute((35, 36), lambda i, j: cast(total[i, j] - other[i, j] * 3, "f32") * 0.5 + third[i, j]))
+    net = agree(b.module(), picker(seed), 1)
+    assert all(f"_tile_{name}(" in net.generated.source for name in ("dpbusd", "dpbssd", "dpbf16ps"))
+
+
+@here
+def test_inside_a_loop() -> None:
+    """Tiles read what the statement before has written, pass after pass."""
+    b, rng = Builder(), np.random.default_rng(4)
+    x, start = b.input("x", "u8", (20, 64)), b.constant(np.zeros((20, 64), np.uint8))
+    w = b.constant(rng.integers(-128, 128, (64, 64)).astype(np.int8))
+
+    def step(_t: Expr, carried: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
+        (h,) = carried
+        total = b.compute((20, 64), lambda i, j: b.sum((64,), lambda r: cast(h[i, r], "i32") * cast(w[r, j], "i32")))
+        return [b.compute((20, 64), lambda i, j: cast(total[i, j] + cast(x[i, j], "i32"), "u8"))], []
+
+    ((last,), _) = b.scan(5, [start], step)
+    b.output("y", last)
+    agree(b.module(), lambda n: n - 1, 1)
+
+
+def test_extents_known_at_run_time_stay_in_vectors() -> None:
+    b = Builder()
+    t = b.symbol("T", 64)
+    x, w = b.input("x", "u8", (t, 64)), b.constant(np.ones((64, 64), np.int8))
+    sums = lambda i, j: b.sum((64,), lambda r: cast(x[i, r], "i32") * cast(w[r, j], "i32"))  # noqa: E731
+    b.output("y", b.compute((t, 64), sums))
+    (define,) = (d for d in optimise(fuse(b.module()), 16, True, True).body if isinstance(d, Define))
+    assert not candidates(define)
+
+
+@here
 @pytest.mark.parametrize("dtype", list(NUMPY))
 @pytest.mark.parametrize(("taps", "stride", "pad", "channels"), [(3, 1, 1, 64), (5, 2, 0, 36), (1, 1, 0, 20)])
 def test_convolutions(dtype: str, taps: int, stride: int, pad: int, channels: int) -> None:

@@ -15,7 +15,7 @@ from headrace.program.optimise import optimise
 from headrace.schedule import legal
 from headrace.schedule import steps as st
 from headrace.schedule.cost import estimate
-from headrace.schedule.heuristic import Heuristic
+from headrace.schedule.heuristic import SURE, Heuristic
 from headrace.schedule.tile import candidates, sums_of, word_sums
 from headrace.targets.simd import ISAS
 
@@ -123,6 +123,6 @@ def test_the_cheaper_one_is_taken(rows: int) -> None:
     define = product(rows)
     chosen, vectors = Heuristic(AMX).schedule(define), Heuristic(ISAS["avx512fp16"]).schedule(define)
     tiles = st.parse(FINE if rows > 16 else FINE.replace("(0, 2)", "(0, 1)"))
-    cheaper = estimate(define, tiles, AMX).cycles < estimate(define, vectors, AMX).cycles
+    cheaper = estimate(define, tiles, AMX).cycles < SURE * estimate(define, vectors, AMX).cycles
     assert any(isinstance(s, st.Tensorize) for s in chosen) == cheaper
     assert cheaper or rows < 16

@@ -32,7 +32,7 @@ from tests.emulate.build import KIND, emulated
 from tests.targets import simd_cases as cases
 from tools.vmath_errors import runnable
 
-# the vectors of avx512amx are those of avx512fp16
+# the vectors of avx512amx are those of avx512bf16
 ISAS = [isa for isa in simd.ISAS.values() if runnable(isa) and not isa.tiles]
 EMULATED = [isa for isa in simd.ISAS.values() if emulated(isa) and not isa.tiles]
 TOOLCHAINS = [t for t in find_toolchains() if t.builds_for(host_triple())]

@@ -38,6 +38,7 @@ def header(
         " * only read. Instances may run at the same time on different state and scratch blocks. Arrays are dense and",
         " * row-major, aligned to their element; outputs must not overlap each other, inputs, state or scratch.",
         " * Nothing is allocated and no other function is called, but memcpy and memset.",
+        *([" * The first call asks Linux, by a system call, for the tile registers of AMX."] if tiles else []),
         " *",
         " * Every function returns 0, or an error code:",
         *(f" *   {code}  {text}" for code, text in sorted(errors(layout, stream, tiles).items())),

@@ -141,7 +141,6 @@ class Isa:
 _AVX2 = ("avx2", "fma", "f16c")
 _AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
 _VNNI = (*_AVX512, "avx512vnni")
-_FP16 = (*_VNNI, "avx512bf16", "avx512fp16")
 _AMX = ("amx-tile", "amx-int8", "amx-bf16")
 ISAS = {
     isa.name: isa
@@ -153,8 +152,8 @@ ISAS = {
         Isa("avx512", 16, (*_AVX512, *_AVX2), "immintrin.h", True, 32),
         Isa("avx512vnni", 16, (*_VNNI, *_AVX2), "immintrin.h", True, 32),
         Isa("avx512bf16", 16, (*_VNNI, "avx512bf16", *_AVX2), "immintrin.h", True, 32),
-        Isa("avx512fp16", 16, (*_FP16, *_AVX2), "immintrin.h", True, 32),
-        Isa("avx512amx", 16, (*_FP16, *_AMX, *_AVX2), "immintrin.h", True, 32),
+        Isa("avx512fp16", 16, (*_VNNI, "avx512bf16", "avx512fp16", *_AVX2), "immintrin.h", True, 32),
+        Isa("avx512amx", 16, (*_VNNI, "avx512bf16", *_AMX, *_AVX2), "immintrin.h", True, 32),
         Isa("neon", 4, (), "arm_neon.h", True, 32),
     )
 }
