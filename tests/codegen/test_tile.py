@@ -23,7 +23,6 @@ from headrace.program.fuse import fuse
 from headrace.program.interp import run
 from headrace.program.ir import Define, Module
 from headrace.program.optimise import optimise
-from headrace.schedule import legal
 from headrace.schedule import steps as st
 from headrace.schedule.heuristic import Heuristic
 from headrace.schedule.tile import candidates
@@ -31,6 +30,7 @@ from headrace.targets.host import tiles_allowed
 from headrace.targets.registry import get_target
 from headrace.targets.toolchain import find_toolchain, run_compiler
 from tests.codegen.native import FLAGS, RUNNABLE, Fault, Native
+from tests.codegen.random_schedules import random_tiles
 from tests.emulate.build import emulated
 
 BF16 = ml_dtypes.bfloat16
@@ -64,26 +64,8 @@ def dense(b: Builder, rng: np.random.Generator, x: Tensor, columns: int, dtype: 
 
 
 def tensorize(pick: Callable[[int], int], threads: bool = False) -> Callable[[Define], st.Schedule]:
-    """The schedules of the heuristic, but tiles wherever they are legal, in a shape of its own."""
-
-    def schedule(define: Define) -> st.Schedule:
-        found = candidates(define)
-        if not found:
-            return Heuristic(ISA).schedule(define)
-        row, column = found[pick(len(found))]
-        rest = [n for n in range(len(define.axes)) if n != row]
-        order = (*(rest if pick(2) else rest[::-1]), row)
-        steps: list[st.Step] = [st.Order(order), st.Vectorize(column, 16, 1 + pick(2)), st.Tensorize(row, 1 + pick(2))]
-        steps += [st.Pack(), *([st.Accumulators(2)] if pick(4) == 0 else [])]
-        if threads:
-            steps.append(st.Parallel((row, column)[pick(2)], 1 + pick(3)))
-        try:
-            legal.check(define, tuple(steps))
-        except ValueError:
-            return tuple(s for s in steps if not isinstance(s, st.Parallel))
-        return tuple(steps)
-
-    return schedule
+    """Tiles wherever they are legal, in a schedule of its own; else what the heuristic says."""
+    return lambda define: random_tiles(define, pick, threads) or Heuristic(ISA).schedule(define)
 
 
 def feeds(module: Module, seed: int) -> dict[str, Array]:
@@ -104,6 +86,11 @@ def agree(module: Module, pick: Callable[[int], int], count: int, threads: bool 
     for name, array in wanted.items():
         assert (got[name] == array).all(), name
     return net
+
+
+def last(n: int) -> int:
+    """Picks the largest block."""
+    return n - 1
 
 
 def picker(seed: int) -> Callable[[int], int]:
@@ -141,7 +128,7 @@ def test_shapes_at_the_edge_of_tiles() -> None:
     for n, (rows, k, columns) in enumerate(EXACT):
         for dtype in NUMPY:
             b.output(f"y{n}{dtype}", dense(b, rng, b.input(f"x{n}{dtype}", dtype, (rows, k)), columns, dtype))
-    agree(b.module(), lambda n: n - 1, 3 * len(EXACT))
+    agree(b.module(), last, 3 * len(EXACT))
 
 
 def requantised(b: Builder, total: Tensor, scale: float) -> Tensor:
@@ -193,9 +180,9 @@ def test_inside_a_loop() -> None:
         total = b.compute((20, 64), lambda i, j: b.sum((64,), lambda r: cast(h[i, r], "i32") * cast(w[r, j], "i32")))
         return [b.compute((20, 64), lambda i, j: cast(total[i, j] + cast(x[i, j], "i32"), "u8"))], []
 
-    ((last,), _) = b.scan(5, [start], step)
-    b.output("y", last)
-    agree(b.module(), lambda n: n - 1, 1)
+    ((h,), _) = b.scan(5, [start], step)
+    b.output("y", h)
+    agree(b.module(), last, 1)
 
 
 def test_extents_known_at_run_time_stay_in_vectors() -> None:
@@ -240,7 +227,7 @@ def test_bf16_of_any_size() -> None:
     sums = lambda i, j: b.sum((k,), lambda r: cast(x[i, r], "f32") * cast(w[r, j], "f32"))  # noqa: E731
     b.output("y", b.compute((40, 40), sums))
     module = optimise(fuse(b.module()), 16, True, True)
-    net = Native(module, TARGET, tensorize(lambda n: n - 1))
+    net = Native(module, TARGET, tensorize(last))
     assert "_tile_dpbf16ps" in net.generated.source
     given = rng.normal(0, 1, (40, k)).astype(BF16)
     given[3, 5], given[4, 299] = np.inf, np.nan
@@ -261,7 +248,7 @@ def plain(rows: int, k: int, columns: int, dtype: str = "u8") -> Module:
 def test_nothing_is_read_beyond_the_end(dtype: str) -> None:
     """The input ends where memory ends."""
     module = plain(37, 77, 20, dtype)
-    net, given = Native(module, TARGET, tensorize(lambda n: n - 1)), feeds(module, 1)
+    net, given = Native(module, TARGET, tensorize(last)), feeds(module, 1)
     raw = given["x"].tobytes()
     pages = -(-len(raw) // mmap.PAGESIZE)
     memory = mmap.mmap(-1, (pages + 1) * mmap.PAGESIZE)

@@ -15,7 +15,8 @@ from headrace.program.optimise import optimise
 from headrace.schedule import legal
 from headrace.schedule import steps as st
 from headrace.schedule.cost import estimate
-from headrace.schedule.heuristic import SURE, Heuristic
+from headrace.schedule.heuristic import Heuristic
+from headrace.schedule.tensorize import SURE
 from headrace.schedule.tile import candidates, sums_of, word_sums
 from headrace.targets.simd import ISAS
 

@@ -16,9 +16,9 @@ from headrace.program.dtypes import size_of
 from headrace.program.expr import Axis, Expr
 from headrace.program.ir import Define
 from headrace.schedule import steps as st
-from headrace.schedule import tile
 from headrace.schedule.access import Access, Facts
 from headrace.schedule.cost import cost_of
+from headrace.schedule.tensorize import tensorized
 from headrace.targets.machine import typical
 from headrace.targets.simd import Isa
 
@@ -35,7 +35,6 @@ NEAR = 1.03  # tiles that cost about the same: the one with the least code
 FAR = 2.0  # times the instructions of the best axis, from where another is no candidate
 PAGE, WAYS = 4096, (4, 12)  # rows so many bytes apart crowd each other out of the first cache if they are more;
 # processors with vectors of 64 bytes have more ways
-SURE = 0.7  # of the cost in vectors, below which tile registers are taken: what they cost was never measured
 MAX_STEP = 48  # instructions of one step of a reduction on a tile, beyond which it is not unrolled
 MAX_WRITTEN = 1500  # instructions beside the reductions of all the tiles that are written out
 
@@ -76,25 +75,10 @@ class Heuristic:
 
     def _in_tiles(self, facts: Facts, vectors: st.Schedule, order: tuple[int, ...]) -> st.Schedule:
         """The schedule that takes tile registers, if the target has them and the cost model says that it pays."""
-        pairs = tile.candidates(facts.define) if self.isa.tiles else []
-        if not pairs:
+        if not self.isa.tiles:
             return vectors
-
-        def cost(s: st.Schedule) -> float:
-            return cost_of(facts, s, self.isa, typical(self.isa), 0).cycles
-
-        best = min((self._tensorized(facts, r, c, order) for r, c in pairs), key=cost)
-        return best if cost(best) < SURE * cost(vectors) else vectors
-
-    def _tensorized(self, facts: Facts, rows: int, columns: int, order: tuple[int, ...]) -> st.Schedule:
-        lines, vectors = (-(-facts.axes[n].bound // self.isa.lanes) for n in (rows, columns))
-        return (
-            st.Order(self._order(facts, columns, rows, order)),
-            st.OrderReduce(reduce_order(facts)),
-            st.Vectorize(columns, self.isa.lanes, min(2, vectors)),
-            st.Tensorize(rows, min(2, lines)),
-            st.Pack(),
-        )
+        inside = st.OrderReduce(reduce_order(facts))
+        return tensorized(facts, vectors, self.isa, lambda r, c: (st.Order(self._order(facts, c, r, order)), inside))
 
     # --- which axis ------------------------------------------------------------------------------
 
