@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from headrace.measure.inspect import Inspection
     from headrace.measure.profile_report import ProfileReport
     from headrace.measure.verify_report import VerifyReport
+    from headrace.program.ir import Module
     from headrace.streaming.model import StepModel
 
 PathLike: TypeAlias = Union[str, "os.PathLike[str]"]
@@ -147,12 +149,12 @@ def generate(
     """The whole compiler in one place: graph clean-up, lowering, fusion, scheduling, C."""
     from headrace.codegen import Variant
     from headrace.codegen import generate as generate_c
+    from headrace.codegen.section import changes_something
     from headrace.codegen.stream_plan import parse
     from headrace.ops.lowering import lower
     from headrace.ops.registry import native
     from headrace.passes.prepare import prepare
     from headrace.program.optimise import simplify, specialise
-    from headrace.program.pair_dot import uses_pairs
     from headrace.program.ring import use_rings
 
     def prepared_with(fixed: Mapping[str, Any]) -> Prepared:
@@ -176,15 +178,13 @@ def generate(
     far = live.steady_inputs if live is not None else None
     steady = lower(prepared_with(far), name, state) if far else None
     main, *far_from_ends = use_rings([simplify(m) for m in (module, steady) if m is not None])
-    narrow, *wider = (
-        Variant(
-            isa,
-            specialise(main, isa.lanes, isa.dots, isa.pairs),
-            specialise(far_from_ends[0], isa.lanes, isa.dots, isa.pairs) if far_from_ends else None,
-        )
-        for isa in (target.isa, *target.wider)
-    )
-    wider = [v for v in wider if not v.isa.pairs or uses_pairs(v.module)]
+
+    @functools.cache
+    def special(lanes: int, dots: bool, pairs: bool) -> list[Module]:
+        return [specialise(m, lanes, dots, pairs) for m in (main, *far_from_ends)]
+
+    narrow, *wider = (Variant(isa, *special(isa.lanes, isa.dots, isa.pairs)) for isa in (target.isa, *target.wider))
+    wider = [v for v in wider if changes_something(v)]
     generated = generate_c(narrow.module, name, target, stream=live, steady=narrow.steady, threads=threads, wider=wider)
     if data is not None:
         offline = model.metadata.get("headrace.sha256", "")

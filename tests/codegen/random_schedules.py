@@ -7,8 +7,10 @@ from collections.abc import Callable
 from headrace.program.ir import Define
 from headrace.schedule import legal
 from headrace.schedule import steps as st
+from headrace.schedule.tile import candidates
 
 Pick = Callable[[int], int]
+BESIDE_TILES = (st.OrderReduce, st.Unroll, st.Accumulators, st.Prefetch)
 
 
 def random_schedule(define: Define, pick: Pick) -> st.Schedule:
@@ -43,6 +45,23 @@ def random_schedule(define: Define, pick: Pick) -> st.Schedule:
             continue
         schedule = (*schedule, step)
     return schedule
+
+
+def random_tiles(define: Define, pick: Pick, parallel: bool = False) -> st.Schedule | None:
+    """Any schedule with a Tensorize step, cut into parts too with `parallel`; None where the Define admits none."""
+    found = candidates(define)
+    if not found:
+        return None
+    row, column = found[pick(len(found))]
+    rest = [n for n in range(len(define.axes)) if n != row]
+    order = (*(rest[p] for p in _shuffled(len(rest), pick)), row)
+    steps: list[st.Step] = [st.Order(order), st.Vectorize(column, 16, 1 + pick(2)), st.Tensorize(row, 1 + pick(2))]
+    steps += [st.Pack(), *(s for s in random_schedule(define, pick) if isinstance(s, BESIDE_TILES))]
+    cut = st.Parallel((row, column)[pick(2)], 1 + pick(3))
+    if parallel and define.axes[cut.axis].bound > 1:
+        steps.append(cut)
+    legal.check(define, tuple(steps))
+    return tuple(steps)
 
 
 def _shuffled(n: int, pick: Pick) -> tuple[int, ...]:

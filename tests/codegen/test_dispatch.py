@@ -69,7 +69,7 @@ def test_no_warnings(kind: str, language: str, standard: str) -> None:
 
 
 NEEDS = {isa.name: set(isa.features) for isa in ISAS.values() if isa.header == "immintrin.h"}
-AVX, AVX512 = 0x7, 0xE7
+AVX, AVX512, TILES = 0x7, 0xE7, 0x600E7
 CASES = [
     (set(), True, 0, 0),
     (NEEDS["avx2"], True, AVX, 1),
@@ -84,18 +84,24 @@ CASES = [
     (NEEDS["avx512vnni"] - {"avx512bw"}, True, AVX512, 1),
     (NEEDS["avx512bf16"], True, AVX512, 4),
     (NEEDS["avx512bf16"] - {"avx512vnni"}, True, AVX512, 2),
+    (NEEDS["avx512amx"], True, TILES, 5),
+    (NEEDS["avx512amx"], True, AVX512, 4),
+    (NEEDS["avx512amx"], True, 0x200E7, 4),
+    *((NEEDS["avx512amx"] - {f}, True, TILES, 4) for f in ("amx-tile", "amx-int8", "amx-bf16")),
 ]
 
 MAIN = """
 #include <stdint.h>
 static uint32_t words[8][2][4], kept;
+static int allowed = 1, asked;
+static int p_tiles(void) { asked++; return allowed; }
 static void p_cpuid(uint32_t leaf, uint32_t part, uint32_t *r)
 {
     for (int i = 0; i < 4; i++) r[i] = words[leaf][part][i];
 }
 static uint32_t p_kept(void) { return kept; }
 LEVEL
-int main(void) { SET; return p_level() + 10 * (p_level() - p_level()); }
+int main(void) { SET; return p_level() + 10 * (p_level() - p_level()) + 100 * (asked > 1); }
 """
 
 
@@ -110,13 +116,22 @@ def test_leaves_that_are_not_there_are_not_believed(tmp_path: Path) -> None:
     assert answer(everything, True, AVX512, tmp_path, last_leaf=6) == 0
 
 
-def answer(features: set[str], osxsave: bool, kept: int, tmp_path: Path, last_leaf: int = 7, last_part: int = 1) -> int:
+def test_a_system_that_refuses_tiles_gets_the_entry_before(tmp_path: Path) -> None:
+    everything = NEEDS["avx512amx"]
+    assert answer(everything, True, TILES, tmp_path, more="allowed = 0") == 4
+    assert answer(everything - {"amx-int8"}, True, TILES, tmp_path, more="allowed = 0") == 4
+
+
+def answer(
+    features: set[str], osxsave: bool, kept: int, tmp_path: Path, last_leaf: int = 7, last_part: int = 1, more: str = ""
+) -> int:
     """The level that a made-up processor is given, by the words that it would answer."""
-    isas = [ISAS[n] for n in ("x86-64", "avx2", "avx512", "avx512vnni", "avx512bf16")]
+    isas = [ISAS[n] for n in ("x86-64", "avx2", "avx512", "avx512vnni", "avx512bf16", "avx512amx")]
     words = [(1, 0, "c", 27)] if osxsave else []
     words += [FEATURES[f] for f in sorted(features)]
     sets = [f"words[{leaf}][{part}][{'abcd'.index(register)}] |= 1u << {bit}" for leaf, part, register, bit in words]
     sets.append(f"words[0][0][0] = {last_leaf}; words[7][0][0] = {last_part}")
+    sets += [more] if more else []
     text = MAIN.replace("LEVEL", level_function("p", isas)).replace("SET", "; ".join([*sets, f"kept = {kept}"]))
     (tmp_path / "main.c").write_text(text)
     compiler = find_toolchain(None, get_target("native").triple)
@@ -126,8 +141,8 @@ def answer(features: set[str], osxsave: bool, kept: int, tmp_path: Path, last_le
 
 
 def test_an_unknown_feature_is_refused() -> None:
-    with pytest.raises(TargetError, match="amx-tile"):
-        level_function("p", [ISAS["x86-64"], Isa("future", 16, ("amx-tile",), "immintrin.h", True, 32)])
+    with pytest.raises(TargetError, match="amx-fp8"):
+        level_function("p", [ISAS["x86-64"], Isa("future", 16, ("amx-fp8",), "immintrin.h", True, 32)])
 
 
 def test_every_instruction_set_of_a_target_can_be_asked_for() -> None:

@@ -19,7 +19,7 @@ from headrace.targets.host import host_triple
 from headrace.targets.toolchain import CFLAGS, SANITIZE, SANITIZERS, find_toolchains, run_compiler
 from tools import vmath_errors as harness
 
-ISAS = [isa for isa in simd.ISAS.values() if harness.runnable(isa)]
+ISAS = [isa for isa in simd.ISAS.values() if harness.runnable(isa) and not isa.tiles]
 TOOLCHAINS = [t for t in find_toolchains() if t.builds_for(host_triple())]
 # the portable set and the widest of this machine, one compiler each; everything in the slow tests
 EVERYDAY = (ISAS[0], max(ISAS, key=lambda isa: isa.lanes))

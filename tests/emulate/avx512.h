@@ -333,4 +333,6 @@ EMU uint16_t emu_half_fma(float x, float y, float z) {
     TERNARY(P##_fmadd_ph, R, uint16_t, emu_half_fma(emu_half(x), emu_half(y), emu_half(z))) \
     TERNARY(P##_fnmadd_ph, R, uint16_t, emu_half_fma(-emu_half(x), emu_half(y), emu_half(z)))
 HALF_FLOATS(_mm, __m128h) HALF_FLOATS(_mm256, __m256h) HALF_FLOATS(_mm512, __m512h)
+
+#include "amx.h"
 #endif

@@ -111,7 +111,7 @@ def test_native_code_gives_the_same(target: str, rows: int, k: int, columns: int
 
 def test_only_targets_with_the_instruction_take_pairs() -> None:
     with_it = [t for t in RUNNABLE if get_target(t).isa.pairs]
-    assert set(with_it) <= {"x86-64-avx512-bf16", "x86-64-avx512-fp16"}
+    assert set(with_it) <= {"x86-64-avx512-bf16", "x86-64-avx512-fp16", "x86-64-avx512-amx"}
     for target in with_it:
         net = Native(optimise(product(3, 32, 40), 16, True, True), target)
         assert "_mm512_dpbf16_ps" in net.generated.source

@@ -24,7 +24,7 @@ _STEP = hs.one_of(
     hs.builds(st.RegisterTile, _COUNT, _COUNT), hs.builds(st.UnrollTiles, _COUNT),
     hs.builds(st.Block, _COUNT, _COUNT), hs.builds(st.Unroll, _COUNT),
     hs.builds(st.Accumulators, _COUNT),
-    hs.just(st.Pack()), hs.builds(st.Parallel, _COUNT, _COUNT),
+    hs.just(st.Pack()), hs.builds(st.Tensorize, _COUNT, _COUNT), hs.builds(st.Parallel, _COUNT, _COUNT),
 )  # fmt: skip
 
 

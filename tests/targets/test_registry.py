@@ -40,6 +40,19 @@ def test_native_is_the_widest_that_runs(arch: str, features: frozenset[str], nam
     assert get_target("native").missing_here() == ""
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_tiles_are_taken_where_the_system_allows_them(
+    allowed: bool, machine: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = "avx512_vnni avx512_bf16 avx512_fp16 amx_tile amx_int8 amx_bf16"  # as Linux writes them
+    machine("x86_64", AVX512 | set(more.split()))  # type: ignore[operator]
+    monkeypatch.setattr(registry, "tiles_allowed", lambda: allowed)
+    assert native_target().name == ("x86-64-avx512-amx" if allowed else "x86-64-avx512-fp16")
+    rows = {row.name: row for row in targets()}
+    assert rows["x86-64-avx512-amx"].can_run == allowed
+    assert ("allows tile registers" in rows["x86-64-avx512-amx"].missing) != allowed
+
+
 def test_targets_say_what_is_missing(machine: object) -> None:
     machine("x86_64", AVX512 - {"avx512bw"})  # type: ignore[operator]
     rows = {row.name: row for row in targets()}

@@ -30,6 +30,7 @@ from headrace.program.ir import Buffer, Module
 from headrace.program.plan import Plan, plan
 from headrace.schedule.heuristic import Heuristic
 from headrace.schedule.parallel import share
+from headrace.targets.cpuid import tiles_function
 from headrace.targets.registry import Target
 from headrace.targets.simd import Isa
 
@@ -63,11 +64,11 @@ def generate(
     source = _several(sections, live) if wider else _single(first, live)
     state_bytes = live.state_bytes if live else memory.state_bytes
     scratch_bytes = live.scratch_bytes if live else max(s.layout.plan.scratch_bytes for s in sections)
-    touched = _working_set(layout, state_bytes + scratch_bytes)
+    touched, tiles = _working_set(layout, state_bytes + scratch_bytes), any(s.tiles for s in sections)
     return Generated(
         name=name,
         source=source,
-        header=header(layout, state_bytes, scratch_bytes, ALIGN, live, tuple(v.isa for v in variants)),
+        header=header(layout, state_bytes, scratch_bytes, ALIGN, live, tuple(v.isa for v in variants), tiles),
         weights=bytes(weights.blob),
         align=ALIGN,
         state_bytes=state_bytes,
@@ -80,7 +81,7 @@ def generate(
         macs=sum(total_macs(s) for s in module.body),
         scratch_lower_bound=max(s.layout.plan.lower_bound for s in sections),
         facts={
-            "error_codes": {str(c): t for c, t in errors(layout, live).items()},
+            "error_codes": {str(c): t for c, t in errors(layout, live, tiles).items()},
             "notes": list(module.notes),
             **({"threads": threads} if threads > 1 else {}),
             **({"entries": [v.isa.name for v in variants]} if wider else {}),
@@ -111,7 +112,8 @@ def _shared(schedule: ScheduleFn, isa: Isa, threads: int) -> ScheduleFn:
 def _single(only: Section, live: StreamLayout | None) -> str:
     """NAME.c for one instruction set."""
     name = only.layout.name
-    driver = "\n\n".join(text for text in (only.steady, _driver(only.layout, only.run, live)) if text)
+    own = [tiles_function(name) if only.tiles else "", only.steady, _driver(only.layout, only.run, live, only.tiles)]
+    driver = "\n\n".join(text for text in own if text)
     if f"{name}_share(" in driver:
         driver = f"{share_function(name)}\n\n{driver}"
     code = only.body + driver
@@ -135,6 +137,7 @@ def _several(sections: Sequence[Section], live: StreamLayout | None) -> str:
     driver = "\n\n".join([*ways, _driver(layout, lambda: entry_function(name, isas), live)])
     code = "\n".join([*texts, driver])
     shared = f"{share_function(name)}\n" if f"{name}_share(" in code else ""
+    shared += f"{tiles_function(name)}\n" if f"{name}_tiles(" in code else ""
     head = [f'#include "{name}.h"', "#include <stddef.h>", "#include <stdint.h>", "#include <string.h>", ""]
     return "\n".join([*head, helpers(code) + shared, *texts, driver, ""])
 
@@ -149,13 +152,13 @@ def _stream(layout: Layout, facts: StreamFacts | None, scratch_bytes: int, has_s
                    memory.state_bytes, scratch_bytes, ALIGN, has_steady)  # fmt: skip
 
 
-def _driver(layout: Layout, run: Callable[[], str], stream: StreamLayout | None) -> str:
-    """The public functions; run: text of NAME_run."""
+def _driver(layout: Layout, run: Callable[[], str], stream: StreamLayout | None, tiles: bool = False) -> str:
+    """The public functions; run: text of NAME_run; tiles: whether all of the program wants tile registers."""
     if stream is None:
-        own = [sizes(layout), init_function(layout), run()]
+        own = [sizes(layout), init_function(layout, (), tiles), run()]
         return "\n\n".join(own + ([state_functions(layout)] if layout.states else []))
     return "\n\n".join([
-        sizes(layout), init_function(layout, init_lines(stream)), run(),
+        sizes(layout), init_function(layout, init_lines(stream), tiles), run(),
         state_functions(layout, lambda verb: state_lines(stream, verb)), stream_functions(stream),
     ])  # fmt: skip
 

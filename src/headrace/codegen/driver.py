@@ -16,6 +16,8 @@ from headrace.program.plan import Plan
 
 ALIGN = 64
 ERRORS = {1: "an index was out of range"}
+NO_TILES = 11  # beyond those of streams
+NO_TILES_TEXT = "the system does not let this process use the tile registers of AMX; compile for another target"
 
 
 @dataclass
@@ -85,10 +87,17 @@ class Layout:
         return f"    {kernel.name}({', '.join(args)});"
 
 
-def run_function(layout: Layout, kernels: list[Kernel], entry: str = "run", linkage: str = "") -> str:
-    """NAME_run, or another entry with the same parameters."""
+def ask_for_tiles(name: str) -> str:
+    """C statement that ends a function where the system refuses tile registers."""
+    return f"    if (!{name}_tiles()) return {NO_TILES};"
+
+
+def run_function(
+    layout: Layout, kernels: list[Kernel], entry: str = "run", linkage: str = "", tiles: bool = False
+) -> str:
+    """NAME_run, or another entry with the same parameters. tiles: whether kernels use tile registers."""
     name = layout.name
-    body = []
+    body = [ask_for_tiles(name)] if tiles else []
     for sym, port in zip(layout.module.symbols, layout.symbols, strict=True):
         body.append(f"    const ptrdiff_t {symbol_name(sym)} = (ptrdiff_t)in->{port.c_field};")
         wrong = f"{symbol_name(sym)} < 1 || {symbol_name(sym)} > {sym.bound}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from headrace.codegen import dispatch
 from headrace.codegen import threads as threading
-from headrace.codegen.driver import ERRORS, Layout, shape_text
+from headrace.codegen.driver import ERRORS, NO_TILES, NO_TILES_TEXT, Layout, shape_text
 from headrace.codegen.generated import Port
 from headrace.codegen.stream_driver import StreamLayout
 from headrace.codegen.stream_header import declarations, portable_comment, stream_errors
@@ -25,8 +25,10 @@ def header(
     align: int,
     stream: StreamLayout | None = None,
     isas: Sequence[Isa] = (),
+    tiles: bool = False,
 ) -> str:
-    """Text of NAME.h; sizes with what a stream needs beside the program. isas: the instruction sets in it."""
+    """Text of NAME.h; sizes with what a stream needs beside the program. isas: the instruction sets in it; tiles:
+    whether it uses tile registers."""
     name, upper = layout.name, layout.name.upper()
     lines = [
         f"/* {name}: a neural network as C. Link {name}.c, and {name}_weights.S or your own copy of {name}.weights.",
@@ -36,9 +38,10 @@ def header(
         " * only read. Instances may run at the same time on different state and scratch blocks. Arrays are dense and",
         " * row-major, aligned to their element; outputs must not overlap each other, inputs, state or scratch.",
         " * Nothing is allocated and no other function is called, but memcpy and memset.",
+        *([" * The first call asks Linux, by a system call, for the tile registers of AMX."] if tiles else []),
         " *",
         " * Every function returns 0, or an error code:",
-        *(f" *   {code}  {text}" for code, text in sorted(errors(layout, stream).items())),
+        *(f" *   {code}  {text}" for code, text in sorted(errors(layout, stream, tiles).items())),
         " */",
         f"#ifndef {upper}_H",
         f"#define {upper}_H",
@@ -75,11 +78,13 @@ def header(
     return "\n".join(lines)
 
 
-def errors(layout: Layout, stream: StreamLayout | None = None) -> dict[int, str]:
+def errors(layout: Layout, stream: StreamLayout | None = None, tiles: bool = False) -> dict[int, str]:
     """Error codes of the functions."""
     codes = ERRORS | (stream_errors(stream.facts) if stream else {})
     if layout.symbols:
         codes[2] = "a run-time extent is outside its bound"
+    if tiles:
+        codes[NO_TILES] = NO_TILES_TEXT
     return codes
 
 

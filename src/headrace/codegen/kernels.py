@@ -55,6 +55,7 @@ class KernelWriter:
     schedule: ScheduleFn
     plan: Plan
     threads: int = 1
+    tiles: bool = False  # whether the instruction set has tile registers
     packer: Packer = field(init=False)
     by_body: dict[str, str] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
@@ -152,7 +153,7 @@ class _Body:
         if self.writer.plan.moves_nothing(s) or is_empty(s):
             return
         schedule = self.writer.schedule(s)
-        legal.check(s, schedule)
+        legal.check(s, schedule, self.writer.tiles)
         cut = [x for x in schedule if isinstance(x, st.Parallel)]
         if cut and (self.writer.threads == 1 or s is not self.whole):
             schedule = tuple(x for x in schedule if x not in cut)

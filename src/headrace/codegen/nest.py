@@ -15,11 +15,13 @@ from headrace.codegen.emit import Emitter
 from headrace.codegen.pack import Packer, Range
 from headrace.codegen.reduction import ReductionEmitter
 from headrace.codegen.scope import Scope
+from headrace.codegen.tile import TileEmitter
 from headrace.codegen.transpose import emit_transposed
 from headrace.program.expr import Axis, Expr, Extent, index, minimum, substitute, substitution, var
 from headrace.program.ir import Define
 from headrace.schedule import steps as st
 from headrace.schedule.steps import reductions
+from headrace.schedule.tile import sums_of
 
 Mapping = dict[Expr, Expr]
 Points = Callable[[Expr], list[Expr]]  # the base of a tile → the points of the axis in it
@@ -74,14 +76,23 @@ class NestEmitter:
             elif isinstance(step, st.Parallel):
                 self.parallel = step
         self.reduction = ReductionEmitter(self.schedule, n)
+        tensor = next((s for s in self.schedule if isinstance(s, st.Tensorize)), None)
+        self.tiles: TileEmitter | None = None
+        if tensor is not None:
+            sums = sums_of(self.define, self.schedule)
+            self.tiles = TileEmitter(self.emitter, self.define, tensor, sums, self.packer, self.reduction)
 
     def emit(self, scope: Scope) -> None:
         self.emitter.reduce = self.reduction.single
         self.emitter.padded = self.packer.padded
+        if self.tiles is not None:
+            self.tiles.begin(scope)
         if self.block is None:
             self._level(0, scope, Tile([{}]))
         else:
             self._blocks(scope, self.block)
+        if self.tiles is not None:
+            self.tiles.end(scope)
 
     def _blocks(self, scope: Scope, step: st.Block) -> None:
         """The nest inside a loop over blocks of whole tiles, and once more for what is left of the axis."""
@@ -109,6 +120,8 @@ class NestEmitter:
             self._vector_loops(level, scope, tile, axis, self.vector)
         elif position in self.written:
             self._each_tile(level, scope, tile, axis, self.rows.get(position, 1))
+        elif self.tiles is not None and self.tiles.step.axis == position:
+            self._tile_loops(level, scope, tile, axis, self.tiles)
         elif self.rows.get(position, 1) > 1:
             self._row_loops(level, scope, tile, axis, self.rows[position], self.within.get(position))
         elif axis.extent == 1:
@@ -218,6 +231,11 @@ class NestEmitter:
         start = (extent // count) * count
         self._loop(level, scope, tile, axis, start, extent, 1, rows(1))
 
+    def _tile_loops(self, level: int, scope: Scope, tile: Tile, axis: Axis, tiles: TileEmitter) -> None:
+        for start, stop, count in tiles.sections:
+            tiles.section(scope, count)
+            self._loop(level, scope, tile, axis, start, stop, count, lambda v: [v])
+
     def _vector_loops(self, level: int, scope: Scope, tile: Tile, axis: Axis, step: st.Vectorize) -> None:
         lanes, extent = step.lanes, axis.extent
 
@@ -289,8 +307,15 @@ class NestEmitter:
         return self.vector is not None and rows == [self.vector.lanes] and not reductions(self.define)
 
     def _body(self, scope: Scope, tile: Tile) -> None:
+        if self.tiles is not None:
+            self.tiles.block(scope, tile, self._points)
+            return
         tile = replace(tile, points=self._in_order(tile.points))
         maps = self.packer.region(self.define, tile.ranges, tile.points, self.reduction) if self.pack else None
+        self._points(scope, tile, maps)
+
+    def _points(self, scope: Scope, tile: Tile, maps: list[Mapping] | None) -> None:
+        """The values at the points of a tile, and their stores. maps: packed loads of each point."""
         roots = []
         for n, p in enumerate(tile.points):
             packed, go = maps[n] if maps else {}, substitution(p)

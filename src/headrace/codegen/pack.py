@@ -8,6 +8,7 @@ arithmetic of the original load is evaluated here, once, whatever it is.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -58,14 +59,15 @@ class Packer:
         ranges: dict[Expr, Range],
         points: list[dict[Expr, Expr]],
         reduction: ReductionEmitter,
+        always: AbstractSet[Expr] = frozenset(),
     ) -> list[dict[Expr, Expr]]:
-        """For each point of the tile: constant load → packed load."""
+        """For each point of the tile: constant load → packed load. always: those packed at any price in room."""
         maps: list[dict[Expr, Expr]] = [{} for _ in points]
         for r in reductions(define):
             axes: tuple[Axis, ...] = r.arg[1]
             for e in walk(r.args[0]):
                 if e.op == "load" and e.arg.space == "const":
-                    self._pack(e, axes, ranges, points, reduction, maps)
+                    self._pack(e, axes, ranges, points, reduction, maps, e in always)
         return maps
 
     def _pack(
@@ -76,6 +78,7 @@ class Packer:
         points: list[dict[Expr, Expr]],
         reduction: ReductionEmitter,
         maps: list[dict[Expr, Expr]],
+        always: bool,
     ) -> None:
         used = free_vars(e)
         by_var = {a.var: a for a in axes}
@@ -93,7 +96,7 @@ class Packer:
         for d in dims:
             size *= len(d.values)
         assert e.arg.data is not None
-        if size > 1.5 * e.arg.data.size + 64 * self.lanes:
+        if size > 1.5 * e.arg.data.size + 64 * self.lanes and not always:
             return
         buffer = self._buffer(e, dims)
         for p, mapping in zip(points, maps, strict=True):
@@ -173,10 +176,18 @@ class Packer:
         )
         data = np.where(np.broadcast_to(valid, shape), data, np.zeros((), data.dtype)).ravel()
         is_padded = bool(dims) and dims[-1].kind == "lanes"
-        digest = hashlib.sha256(data.tobytes() + f"{e.dtype} {is_padded}".encode()).hexdigest()
+        buffer = self._made(f"{e.arg.name}.packed", e.dtype, data, f"{e.dtype} {is_padded}")
+        self.padded |= {buffer} if is_padded else set()
+        return buffer
+
+    def constant(self, name: str, data: Array) -> Buffer:
+        """A constant of i32, of one dimension, that code generation has computed."""
+        return self._made(name, "i32", data, "i32 computed")
+
+    def _made(self, name: str, dtype: str, data: Array, kind: str) -> Buffer:
+        digest = hashlib.sha256(data.tobytes() + kind.encode()).hexdigest()
         if digest not in self.made:
-            self.made[digest] = Buffer(f"{e.arg.name}.packed{len(self.made)}", e.dtype, (data.size,), "const", data)
-            self.padded |= {self.made[digest]} if is_padded else set()
+            self.made[digest] = Buffer(f"{name}{len(self.made)}", dtype, (data.size,), "const", data)
         return self.made[digest]
 
 

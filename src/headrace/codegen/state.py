@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from headrace.codegen.driver import Layout, head_at
+from headrace.codegen.driver import Layout, ask_for_tiles, head_at
 from headrace.codegen.generated import Port
 from headrace.program.dtypes import size_of
 from headrace.program.ir import StatePair
@@ -16,8 +16,8 @@ from headrace.program.ring import laid_out
 GET, SET = "get", "set"
 
 
-def init_function(layout: Layout, more: Sequence[str] = ()) -> str:
-    """NAME_init: the initial state. more: statements for what lies behind it, at `s`."""
+def init_function(layout: Layout, more: Sequence[str] = (), tiles: bool = False) -> str:
+    """NAME_init: the initial state. more: statements for what lies behind it, at `s`; tiles: ask for tile registers."""
     name = layout.name
     lines = [f"int {name}_init(void *state, const void *weights)", "{"]
     moves = []
@@ -35,7 +35,8 @@ def init_function(layout: Layout, more: Sequence[str] = ()) -> str:
     lines.append("    unsigned char *const s = (unsigned char *)state;" if moves else "    (void)state;")
     if not any(used for _, used in moves):
         lines.append("    (void)weights;")
-    return "\n".join([*lines, *(text for text, _ in moves), "    return 0;", "}"])
+    asked = [ask_for_tiles(name)] if tiles else []
+    return "\n".join([*lines, *asked, *(text for text, _ in moves), "    return 0;", "}"])
 
 
 def state_functions(layout: Layout, more: Callable[[str], list[str]] = lambda verb: []) -> str:

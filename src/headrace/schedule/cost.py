@@ -18,6 +18,7 @@ from headrace.program.index import free_vars
 from headrace.program.ir import Branch, Define, Loop, Statement, nested
 from headrace.schedule import steps as st
 from headrace.schedule.access import Access, Facts
+from headrace.schedule.tile_cost import tile_cycles
 from headrace.schedule.traffic import Traffic
 from headrace.schedule.turns import Nest, Turn
 from headrace.schedule.work import CONDITIONAL, DIVIDES, FREE, FUNCTIONS, fused_products
@@ -46,7 +47,8 @@ class Cost:
     arithmetic: every operation in full vectors at the full rate. What comes on top: lanes that are empty;
     operations that take more than one instruction, such as function values; waiting for sums; loads and
     stores beyond the arithmetic beside them; strided and gathered ones; sums that do not fit the
-    registers; data from outer caches; beginning loops, tiles and calls.
+    registers; data from outer caches; beginning loops, tiles and calls. Products of tiles count as lanes that
+    are empty where rows, columns or words do not fill a tile, and as loads where loading tiles takes longer.
     """
 
     causes: tuple[tuple[str, float], ...]
@@ -113,7 +115,8 @@ def cost_of(facts: Facts, schedule: st.Schedule, isa: Isa, machine: Machine, wor
     """estimate() of a Define whose facts are known."""
     nest = Nest(facts, schedule)
     found = _instructions(nest)
-    ideal = work_of(facts.define).operations / (PORTS * isa.lanes)
+    tiles = tile_cycles(nest)
+    ideal = (work_of(facts.define).operations - tiles.steps) / (PORTS * isa.lanes)
     arithmetic = found.operations / PORTS
     computing = arithmetic + found.more / PORTS
     spilled = _spilled(nest, isa) / PORTS
@@ -122,15 +125,15 @@ def cost_of(facts: Facts, schedule: st.Schedule, isa: Isa, machine: Machine, wor
     issue = (found.operations + found.more + 0.5 * found.moves) / ISSUE
     busy = max(computing, moving, issue, waiting)
     busy += 0.1 * (computing + moving - max(computing, moving))
-    computed, read = busy + found.lanewise, _far(nest, machine, working_set)
+    computed, read = busy + found.lanewise + tiles.total, _far(nest, machine, working_set)
     far = max(computed, read) + BESIDE * min(computed, read) - computed
     late = max(0.0, waiting - max(computing, moving, issue))
     return _named(
-        arithmetic=ideal,
-        lanes=max(0.0, arithmetic - ideal),
+        arithmetic=ideal + tiles.ideal,
+        lanes=max(0.0, arithmetic - ideal) + tiles.empty,
         instructions=found.more / PORTS,
         latency=late,
-        loads=max(0.0, busy - computing - late - spilled),
+        loads=max(0.0, busy - computing - late - spilled) + tiles.moving,
         strides=found.lanewise,
         registers=spilled,
         caches=far,
@@ -146,7 +149,7 @@ def _instructions(nest: Nest) -> _Instructions:
             access = Access(e.arg, flat(e.arg, e.args), bool(inside))
             _move(out, nest, access, nest.count(free_vars(e), inside))
         elif e.op == "reduce":
-            loops = nest.reduced.get(e) or nest.loops_of(e)
+            loops = nest.in_vectors.get(e) or nest.loops_of(e)
             uses = free_vars(e) | {t.var for t in loops}
             out.operations += share * nest.count(uses, loops)
         elif e.dtype != "index" and e.op not in FREE and e not in fused and not (share < 1 and e.op in CONDITIONAL):
@@ -180,19 +183,19 @@ def _move(out: _Instructions, nest: Nest, access: Access, count: float) -> None:
 
 def _starting(nest: Nest) -> float:
     """Cycles to begin and to end all tiles: sums set to zero, their parts added up, lanes folded."""
-    sums = nest.tiles * nest.width * nest.ways * len(nest.reduced)
-    folds = nest.facts.points * len(nest.reduced) if nest.along_reduction else 0.0
+    sums = nest.tiles * nest.width * nest.ways * len(nest.in_vectors)
+    folds = nest.facts.points * len(nest.in_vectors) if nest.along_reduction else 0.0
     return START * nest.tiles + sums / PORTS + FOLD * folds
 
 
 def _waiting(nest: Nest) -> float:
     """Cycles until all sums are there, if nothing else took time."""
     out = 0.0
-    for loops in nest.reduced.values():
+    for loops in nest.in_vectors.values():
         steps = 1.0
         for t in loops:
             steps *= t.points
-        width = nest.width * len(nest.reduced)
+        width = nest.width * len(nest.in_vectors)
         together = max(1.0, WINDOW / (2.0 * width * steps))  # tiles that the processor works on at once
         out = max(out, nest.tiles * steps / nest.ways * LATENCY / together)
     return out
@@ -200,11 +203,11 @@ def _waiting(nest: Nest) -> float:
 
 def _spilled(nest: Nest, isa: Isa) -> float:
     """Loads and stores of sums that do not fit the registers."""
-    if not nest.reduced:
+    if not nest.in_vectors:
         return 0.0
     columns = 1 if nest.along_reduction else nest.registers
-    held = nest.width * nest.ways * len(nest.reduced) + columns + 1
-    loops: list[Turn] = max(nest.reduced.values(), key=len)
+    held = nest.width * nest.ways * len(nest.in_vectors) + columns + 1
+    loops: list[Turn] = max(nest.in_vectors.values(), key=len)
     steps = nest.tiles
     for t in loops:
         steps *= t.points

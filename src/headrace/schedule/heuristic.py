@@ -20,6 +20,7 @@ from headrace.program.ir import Define
 from headrace.schedule import steps as st
 from headrace.schedule.access import Access, Facts
 from headrace.schedule.cost import cost_of
+from headrace.schedule.tensorize import tensorized
 from headrace.targets.machine import typical
 from headrace.targets.simd import Isa
 
@@ -59,6 +60,10 @@ class Heuristic:
         if axes[0] is None:
             return (st.Order(order), st.OrderReduce(reduce_order(facts))) if facts.reduced else (st.Order(order),)
         found = [self._along(facts, vector, order) for vector in axes if vector is not None]
+        return self._in_tiles(facts, self._first(facts, found), order)
+
+    def _first(self, facts: Facts, found: list[st.Schedule]) -> st.Schedule:
+        """The schedule in vectors."""
         if len(found) == 1 or not self._is_modelled(facts):
             return found[0]
         costs = [cost_of(facts, schedule, self.isa, typical(self.isa), 0).cycles for schedule in found]
@@ -72,6 +77,13 @@ class Heuristic:
     def _is_modelled(self, facts: Facts) -> bool:
         """Whether the cost model knows all that happens: sums of floats, whose operations have vector forms."""
         return bool(facts.reduced) and all(n.dtype in ("f32", "index", "bool") for n in facts.nodes)
+
+    def _in_tiles(self, facts: Facts, vectors: st.Schedule, order: tuple[int, ...]) -> st.Schedule:
+        """The schedule that takes tile registers, if the target has them and the cost model says that it pays."""
+        if not self.isa.tiles:
+            return vectors
+        inside = st.OrderReduce(reduce_order(facts))
+        return tensorized(facts, vectors, self.isa, lambda r, c: (st.Order(self._order(facts, c, r, order)), inside))
 
     # --- which axis ------------------------------------------------------------------------------
 

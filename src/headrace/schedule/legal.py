@@ -8,20 +8,24 @@ from headrace.program.expr import Expr, walk
 from headrace.program.index import free_vars
 from headrace.program.ir import Define
 from headrace.schedule import steps as st
+from headrace.schedule import tile
 
 MAX_LANES = 64
 
 
-def check(define: Define, schedule: st.Schedule) -> None:
+def check(define: Define, schedule: st.Schedule, tiles: bool = True) -> None:
     """Raise ValueError, naming the step and the reason, unless `schedule` may be applied to `define`.
 
     An ordered Define keeps its order: no Order but the identity, no Vectorize, no RegisterTile. A search for
     the position of an extreme element runs one element after the other, so it may not vary along vectors.
+    tiles: whether the instruction set has tile registers, without which no Tensorize is legal.
     """
     seen: set[object] = set()
     for step in schedule:
         kind = (type(step), step.axis) if isinstance(step, st.RegisterTile) else type(step)
         fault = "it stands twice" if kind in seen else _fault(define, step, schedule)
+        if isinstance(step, st.Tensorize) and not tiles:
+            fault = "the instruction set has no tile registers"
         if fault is not None:
             raise ValueError(f"{st.show((step,))} is not legal here: {fault}")
         seen.add(kind)
@@ -45,6 +49,8 @@ def _fault(define: Define, step: st.Step, schedule: st.Schedule) -> str | None:
         return _block_fault(define, step, schedule)
     if isinstance(step, st.Parallel):
         return _parallel_fault(define, step)
+    if isinstance(step, st.Tensorize):
+        return tile.fault(define, step, schedule)
     if isinstance(step, st.Unroll | st.Accumulators):
         return _count_fault(step.count)
     return _vector_fault(define, step) if isinstance(step, st.Vectorize) else None

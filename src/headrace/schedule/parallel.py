@@ -10,6 +10,7 @@ from headrace.schedule import legal
 from headrace.schedule import steps as st
 from headrace.schedule.cost import estimate
 from headrace.targets.simd import Isa
+from headrace.targets.tile import ROWS
 
 WORTH = 90_000  # cycles of a Define below which it stays whole: about 30 µs
 PART = 30_000  # least cycles of one part, many times what it costs to hand one out
@@ -45,6 +46,8 @@ def _tiles(define: Define, schedule: st.Schedule, axis: int) -> int:
     for s in schedule:
         if isinstance(s, st.RegisterTile) and s.axis == axis:
             size = s.count
+        elif isinstance(s, st.Tensorize) and s.axis == axis:
+            size = ROWS * s.tiles
         elif isinstance(s, st.Vectorize) and s.axis == axis:
             size = s.lanes * (s.registers if isinstance(define.axes[axis].extent, int) else 1)
     return define.axes[axis].bound // size

@@ -56,6 +56,16 @@ class UnrollTiles:
 
 
 @dataclass(frozen=True)
+class Tensorize:
+    """Compute sums of products of words by tile registers: blocks of `tiles` (1 or 2) tiles of 16 points of an axis,
+    the innermost of the Define, by the vectors of 16 lanes of the vectorised axis. The rest of each value is
+    computed in vectors, one point of the axis after the other."""
+
+    axis: int
+    tiles: int
+
+
+@dataclass(frozen=True)
 class Block:
     """Visit an axis in blocks of `count` points, a multiple of its register tile, one after the other around all
     other loops: what a block reads stays in a cache while the loops inside come back to it."""
@@ -101,11 +111,13 @@ class Parallel:
 
 
 Step = Union[
-    Order, OrderReduce, Vectorize, RegisterTile, UnrollTiles, Block, Unroll, Accumulators, Pack, Prefetch, Parallel
-]
+    Order, OrderReduce, Vectorize, RegisterTile, UnrollTiles, Tensorize, Block, Unroll, Accumulators, Pack, Prefetch,
+    Parallel,
+]  # fmt: skip
 Schedule = tuple[Step, ...]
 KINDS: tuple[type[Step], ...] = (
-    Order, OrderReduce, Vectorize, RegisterTile, UnrollTiles, Block, Unroll, Accumulators, Pack, Prefetch, Parallel,
+    Order, OrderReduce, Vectorize, RegisterTile, UnrollTiles, Tensorize, Block, Unroll, Accumulators, Pack, Prefetch,
+    Parallel,
 )  # fmt: skip
 STEPS = {c.__name__: c for c in KINDS}
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from headrace.program.expr import Axis, Expr
 from headrace.schedule import steps as st
 from headrace.schedule.access import Facts
+from headrace.schedule.tile import WordSum, sums_of
+from headrace.targets.tile import ROWS
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Nest:
 
     outer: the loops of the Define; reduced: those of each outermost reduction, inside the outer ones;
     lanes: of a vector, 1 where nothing is vectorised; vector: the variable that is; ways: independent sums
-    of one point; packed: constants lie as they are read.
+    of one point; packed: constants lie as they are read; tiled: the sums that tile registers compute, which
+    `in_vectors` and `nodes` leave out.
     """
 
     def __init__(self, facts: Facts, schedule: st.Schedule) -> None:
@@ -41,6 +44,9 @@ class Nest:
         self.reduce_order: tuple[int, ...] = ()
         self.rows: dict[int, int] = {}
         self.block: st.Block | None = None
+        self.tensor: Expr | None = None  # the axis of rows of tiles
+        self.tile_rows = 0  # of a block, in tiles
+        self.tiled: tuple[WordSum, ...] = sums_of(facts.define, schedule)
         self.position, self.lanes, self.registers, self.ways, self.packed = -1, 1, 1, 1, False
         for step in schedule:
             self._take(step)
@@ -51,6 +57,8 @@ class Nest:
             self.ways = max(self.ways, self.registers)
         self.outer = [*self._blocks(), *(self._outer(n, facts.axes[n]) for n in self.order)]
         self.reduced = {r: self.loops_of(r) for r in facts.reductions}
+        in_tiles = {s.reduce for s in self.tiled}
+        self.in_vectors = {r: loops for r, loops in self.reduced.items() if r not in in_tiles}
 
     def _take(self, step: st.Step) -> None:
         if isinstance(step, st.Order):
@@ -61,6 +69,9 @@ class Nest:
             self.position, self.lanes, self.registers = step.axis, step.lanes, step.registers
         elif isinstance(step, st.RegisterTile):
             self.rows[step.axis] = step.count
+        elif isinstance(step, st.Tensorize):
+            self.rows[step.axis], self.tensor = ROWS * step.tiles, self.facts.axes[step.axis].var
+            self.tile_rows = step.tiles
         elif isinstance(step, st.Block):
             self.block = step
         elif isinstance(step, st.Accumulators):
@@ -115,18 +126,18 @@ class Nest:
 
     @property
     def tiles(self) -> float:
-        """Register tiles of the whole Define."""
+        """Register tiles of the whole Define; of blocks of tile registers every row is one."""
         out = 1.0
         for t in self.outer:
-            out *= t.turns
+            out *= t.turns if t.var is not self.tensor else t.points
         return out
 
     @property
     def width(self) -> float:
-        """Vectors (or numbers) in a tile."""
+        """Vectors (or numbers) that are computed together: those of a register tile."""
         out = 1.0
         for t in self.outer:
-            out *= t.points / t.turns
+            out *= t.points / t.turns if t.var is not self.tensor else 1.0
         return out
 
     def nodes(self) -> list[tuple[Expr, list[Turn]]]:
@@ -135,7 +146,7 @@ class Nest:
         seen: set[tuple[Expr, int]] = set()
 
         def go(e: Expr, inside: list[Turn]) -> None:
-            if (e, id(inside)) in seen:
+            if (e, id(inside)) in seen or e in in_tiles:
                 return
             seen.add((e, id(inside)))
             out.append((e, inside))
@@ -144,6 +155,7 @@ class Nest:
                 go(a, body)
 
         none: list[Turn] = []
+        in_tiles = {s.reduce for s in self.tiled}
         for s in self.facts.define.stores:
             for root in (s.value, *s.index):
                 go(root, none)

@@ -1,10 +1,11 @@
-"""C that asks an x86-64 processor, without any library, for the instruction sets it has."""
+"""C that asks an x86-64 processor, without any library, for the instruction sets it has, and Linux for tiles."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from headrace.errors import TargetError
+from headrace.targets.host import ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA
 from headrace.targets.simd import Isa
 
 # feature, as compilers name it → (leaf, part, register, bit) of cpuid
@@ -12,10 +13,11 @@ FEATURES = {
     "fma": (1, 0, "c", 12), "f16c": (1, 0, "c", 29), "avx2": (7, 0, "b", 5), "avx512f": (7, 0, "b", 16),
     "avx512dq": (7, 0, "b", 17), "avx512bw": (7, 0, "b", 30), "avx512vl": (7, 0, "b", 31),
     "avx512vnni": (7, 0, "c", 11), "avx512fp16": (7, 0, "d", 23), "avxvnni": (7, 1, "a", 4),
-    "avx512bf16": (7, 1, "a", 5),
+    "avx512bf16": (7, 1, "a", 5), "amx-bf16": (7, 0, "d", 22), "amx-tile": (7, 0, "d", 24),
+    "amx-int8": (7, 0, "d", 25),
 }  # fmt: skip
 _OSXSAVE = 27
-_AVX, _AVX512 = 0x6, 0xE6  # registers that the operating system must keep, in XCR0
+_AVX, _AVX512, _TILES = 0x6, 0xE6, 0x60000  # registers that the operating system must keep, in XCR0
 
 
 def ask_functions(name: str) -> str:
@@ -33,14 +35,44 @@ static uint32_t {name}_kept(void)
 }}"""
 
 
+def tiles_function(name: str) -> str:
+    """C text of `static int NAME_tiles(void)`: whether this process may use the tile registers of AMX.
+
+    Linux (since 5.16) gives them to a process that has asked, and ends one that has not at its first tile
+    instruction. Elsewhere, and without a system, whoever compiles the program says so: -DHR_TILES=1.
+    """
+    return f"""\
+/* Whether this process may use tile registers, which Linux is asked once: arch_prctl(ARCH_REQ_XCOMP_PERM,
+ * XFEATURE_XTILEDATA). Compile with -DHR_TILES=1 where they need no asking. */
+static int {name}_tiles(void)
+{{
+#if defined(HR_TILES)
+    return HR_TILES;
+#elif defined(__linux__) && defined(__x86_64__)
+    static int known = -1;
+    int allowed = __atomic_load_n(&known, __ATOMIC_RELAXED);
+    int64_t answer = {ARCH_PRCTL};
+    if (allowed >= 0) return allowed;
+    __asm__ volatile("syscall" : "+a"(answer) : "D"((int64_t){REQUEST_PERMISSION:#x}), "S"((int64_t){TILE_DATA})
+                     : "rcx", "r11", "memory");
+    allowed = answer == 0;
+    __atomic_store_n(&known, allowed, __ATOMIC_RELAXED);
+    return allowed;
+#else
+    return 0;
+#endif
+}}"""
+
+
 def level_function(name: str, isas: Sequence[Isa]) -> str:
     """C text of `static int NAME_level(void)`: the place in `isas` of the widest that runs here.
 
-    isas: x86 instruction sets, each with all features of those before it; the first needs none.
+    isas: x86 instruction sets, each with all features of those before it; the first needs none. One with tile
+    registers runs here if NAME_tiles() says so too.
     Raises TargetError for a feature that is in no table.
     """
     places = ", ".join(f"{n} {isa.name}" for n, isa in enumerate(isas))
-    checks = "\n".join(f"    {_has(isa)} level = {n};" for n, isa in enumerate(isas) if n)
+    checks = "\n".join(f"    {_has(isa, name)} level = {n};" for n, isa in enumerate(isas) if n)
     return f"""\
 /* The instruction set that this processor runs, asked once: {places}. */
 static int {name}_level(void)
@@ -62,7 +94,7 @@ static int {name}_level(void)
 }}"""
 
 
-def _has(isa: Isa) -> str:
+def _has(isa: Isa, name: str) -> str:
     """C text of an if whose condition is that everything `isa` needs is there."""
     masks: dict[str, int] = {}
     for feature in isa.features:
@@ -72,4 +104,7 @@ def _has(isa: Isa) -> str:
         word = f"r{leaf}{part}[{'abcd'.index(register)}]"
         masks[word] = masks.get(word, 0) | 1 << bit
     masks["kept"] = _AVX512 if any(f.startswith("avx512") for f in isa.features) else _AVX
-    return f"if ({' && '.join(f'({word} & {mask:#x}u) == {mask:#x}u' for word, mask in masks.items())})"
+    conditions = [f"{name}_tiles()"] if isa.tiles else []
+    masks["kept"] |= _TILES if isa.tiles else 0
+    conditions[:0] = [f"({word} & {mask:#x}u) == {mask:#x}u" for word, mask in masks.items()]
+    return f"if ({' && '.join(conditions)})"

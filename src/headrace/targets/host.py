@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import platform
 import subprocess
 import sys
 from pathlib import Path
+
+# Linux on x86-64, asm/unistd_64.h and asm/prctl.h: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
+ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18
 
 
 @functools.lru_cache(maxsize=1)
@@ -45,6 +49,15 @@ def features_from_cpuinfo(text: str) -> frozenset[str]:
             words = frozenset(value.split())
             common = words if common is None else common & words
     return common or frozenset()
+
+
+@functools.lru_cache(maxsize=1)
+def tiles_allowed() -> bool:
+    """Whether Linux lets this process use the tile registers of AMX, for which it must be asked once."""
+    if not sys.platform.startswith("linux") or host_arch() != "x86_64":
+        return False
+    library = ctypes.CDLL(None)
+    return bool(library.syscall(*(ctypes.c_long(n) for n in (ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA))) == 0)
 
 
 def _features_from_sysctl() -> frozenset[str]:

@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass
 
 from headrace.errors import TargetError
-from headrace.targets.host import host_arch, host_features, host_triple
+from headrace.targets.host import host_arch, host_features, host_triple, tiles_allowed
 from headrace.targets.simd import ISAS, Isa
 from headrace.targets.toolchain import INSTALL, find_toolchains
 
@@ -41,8 +41,10 @@ class Target:
         if self.arch not in ("", host_arch()):
             return f"a machine with {self.arch} (this one is {host_arch()})"
         here = {f.replace("_", "") for f in host_features()}  # Linux writes avx512_vnni, compilers avx512vnni
-        lacking = [f for f in self.isa.features if f not in here]
-        return f"a processor with {', '.join(lacking)}" if lacking else ""
+        lacking = [f for f in self.isa.features if f.replace("-", "") not in here]
+        if lacking:
+            return f"a processor with {', '.join(lacking)}"
+        return "a system that allows tile registers" if self.isa.tiles and not tiles_allowed() else ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class TargetInfo:
     missing: str
 
 
-_DISPATCH = ("avx2", "avx512", "avx512vnni", "avx512bf16")
+_DISPATCH = ("avx2", "avx512", "avx512vnni", "avx512bf16", "avx512amx")
 TARGETS = {
     target.name: target
     for target in (
@@ -67,6 +69,7 @@ TARGETS = {
         Target("x86-64-avx512-vnni", ISAS["avx512vnni"], "x86_64"),
         Target("x86-64-avx512-bf16", ISAS["avx512bf16"], "x86_64"),
         Target("x86-64-avx512-fp16", ISAS["avx512fp16"], "x86_64"),
+        Target("x86-64-avx512-amx", ISAS["avx512amx"], "x86_64"),
         Target("x86-64-dispatch", ISAS["x86-64"], "x86_64", tuple(ISAS[n] for n in _DISPATCH)),
         Target("aarch64", ISAS["neon"], "aarch64"),
         Target("generic", ISAS["generic"], ""),

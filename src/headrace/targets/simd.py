@@ -128,6 +128,11 @@ class Isa:
         return "avx512bf16" in self.features
 
     @property
+    def tiles(self) -> bool:
+        """Whether it has tile registers and products of them (AMX)."""
+        return "amx-tile" in self.features
+
+    @property
     def target_attribute(self) -> str:
         """`__attribute__((target("avx2,fma")))`, or "" when the compiler's default will do."""
         return f'__attribute__((target("{",".join(self.features)}")))' if self.features else ""
@@ -136,6 +141,7 @@ class Isa:
 _AVX2 = ("avx2", "fma", "f16c")
 _AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
 _VNNI = (*_AVX512, "avx512vnni")
+_AMX = ("amx-tile", "amx-int8", "amx-bf16")
 ISAS = {
     isa.name: isa
     for isa in (
@@ -147,6 +153,7 @@ ISAS = {
         Isa("avx512vnni", 16, (*_VNNI, *_AVX2), "immintrin.h", True, 32),
         Isa("avx512bf16", 16, (*_VNNI, "avx512bf16", *_AVX2), "immintrin.h", True, 32),
         Isa("avx512fp16", 16, (*_VNNI, "avx512bf16", "avx512fp16", *_AVX2), "immintrin.h", True, 32),
+        Isa("avx512amx", 16, (*_VNNI, "avx512bf16", *_AMX, *_AVX2), "immintrin.h", True, 32),
         Isa("neon", 4, (), "arm_neon.h", True, 32),
     )
 }

@@ -7,7 +7,8 @@ from headrace.targets.vector_transpose import transposed
 from headrace.targets.vector_types import VType
 
 _PREFIX = {16: "_mm", 32: "_mm256", 64: "_mm512"}
-_LEVELS = {"x86-64": 0, "avx2": 1, "avx2vnni": 1, "avx512": 2, "avx512vnni": 2, "avx512bf16": 2, "avx512fp16": 2}
+_LEVELS = {"x86-64": 0, "avx2": 1, "avx2vnni": 1}
+_LEVELS |= dict.fromkeys(("avx512", "avx512vnni", "avx512bf16", "avx512fp16", "avx512amx"), 2)
 _FP16 = frozenset(("avx512fp16",))
 _ROUND = {"round": "0x08", "floor": "0x09", "ceil": "0x0a", "trunc": "0x0b"}
 
