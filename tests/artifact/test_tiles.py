@@ -31,7 +31,7 @@ def model() -> onnx.ModelProto:
 
 
 def test_dispatch_has_an_entry_and_runs_anywhere() -> None:
-    program = hr.compile(model(), "x86-64-dispatch")
+    program = hr.compile(model(), "x86-64-dispatch-amx")
     assert program.info.manifest["facts"]["entries"][-1] == "avx512amx"
     assert (program.info.isa == "avx512amx") == (not get_target(TARGET).missing_here())
     x = np.random.default_rng(1).integers(0, 256, (ROWS, K)).astype(np.uint8)

@@ -314,21 +314,21 @@ def test_a_program_without_tiles_asks_nobody() -> None:
 @here
 def test_dispatch_takes_what_is_there() -> None:
     module = plain(64, 256, 64)
-    net, given = Native(module, "x86-64-dispatch"), feeds(module, 1)
+    net, given = Native(module, "x86-64-dispatch-amx"), feeds(module, 1)
     assert "net_run_avx512amx" in net.generated.source
     net.library.net_isa.restype = ctypes.c_char_p
     assert (net.library.net_isa() == b"avx512amx") == (not get_target(TARGET).missing_here())
     wanted = run(module, given)["y"]
     for entry in ("run", "run_avx512amx"):
         assert (net.run(given, entry)["y"] == wanted).all()
-    refused = Native(module, "x86-64-dispatch", flags=(*FLAGS, "-DHR_TILES=0"))
+    refused = Native(module, "x86-64-dispatch-amx", flags=(*FLAGS, "-DHR_TILES=0"))
     assert (refused.run(given)["y"] == wanted).all()
     with pytest.raises(Fault, match="11"):
         refused.run(given, "run_avx512amx")
 
 
 @pytest.mark.parametrize(("kind", "language"), [("gcc", "c"), ("zig", "c"), ("clang", "c"), ("gcc", "c++")])
-@pytest.mark.parametrize("target", [TARGET, "x86-64-dispatch"])
+@pytest.mark.parametrize("target", [TARGET, "x86-64-dispatch-amx"])
 def test_compilers_take_the_intrinsics(kind: str, language: str, target: str, tmp_path: Any) -> None:
     """Not emulated: an object file, and the instructions in it."""
     from headrace.codegen import Variant

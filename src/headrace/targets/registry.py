@@ -58,7 +58,7 @@ class TargetInfo:
     missing: str
 
 
-_DISPATCH = ("avx2", "avx512", "avx512vnni", "avx512bf16", "avx512amx")
+_DISPATCH = tuple(ISAS[n] for n in ("avx2", "avx512", "avx512vnni", "avx512bf16"))
 TARGETS = {
     target.name: target
     for target in (
@@ -70,7 +70,8 @@ TARGETS = {
         Target("x86-64-avx512-bf16", ISAS["avx512bf16"], "x86_64"),
         Target("x86-64-avx512-fp16", ISAS["avx512fp16"], "x86_64"),
         Target("x86-64-avx512-amx", ISAS["avx512amx"], "x86_64"),
-        Target("x86-64-dispatch", ISAS["x86-64"], "x86_64", tuple(ISAS[n] for n in _DISPATCH)),
+        Target("x86-64-dispatch", ISAS["x86-64"], "x86_64", _DISPATCH),
+        Target("x86-64-dispatch-amx", ISAS["x86-64"], "x86_64", (*_DISPATCH, ISAS["avx512amx"])),
         Target("aarch64", ISAS["neon"], "aarch64"),
         Target("generic", ISAS["generic"], ""),
     )
@@ -98,9 +99,10 @@ def get_target(name: str | Target) -> Target:
 def native_target() -> Target:
     """The target with the widest registers, and then the most extensions, among those that run here.
 
-    generic on an unknown architecture.
+    generic on an unknown architecture. Tile registers have to be asked for by name, as long as their code has been
+    tested by emulation only.
     """
-    own = [t for t in TARGETS.values() if t.arch == host_arch() and not t.missing_here()]
+    own = [t for t in TARGETS.values() if t.arch == host_arch() and not t.isa.tiles and not t.missing_here()]
     return max(own, key=lambda t: (t.isa.lanes, len(t.isa.features)), default=TARGETS["generic"])
 
 
