@@ -82,10 +82,11 @@ def _share(inside: Expr, points: Axis, taps: Axis) -> float:
 
 
 def _sum(define: Define) -> Expr | None:
-    """The only reduction of a Define, when that is a sum."""
-    found = [e for e in walk(*(e for s in define.stores for e in (s.value, *s.index))) if e.op == "reduce"]
-    is_plain = not define.ordered and all(s.combiner is None for s in define.stores)
-    return found[0] if is_plain and len(found) == 1 and found[0].arg[0] == "sum" else None
+    """The only reduction of a Define with one store, when that is a sum."""
+    if define.ordered or len(define.stores) != 1 or define.stores[0].combiner is not None:
+        return None
+    found = [e for e in walk(define.stores[0].value, *define.stores[0].index) if e.op == "reduce"]
+    return found[0] if len(found) == 1 and found[0].arg[0] == "sum" else None
 
 
 def _term(total: Expr) -> _Term | None:
