@@ -32,7 +32,10 @@ DEEP = [(isa, t) for isa in ISAS for t in TOOLCHAINS if (isa, t) not in QUICK]
 ALL = [pytest.param(*c, id=f"{c[0].name}-{c[1].kind}") for c in QUICK] + [
     pytest.param(*c, id=f"{c[0].name}-{c[1].kind}", marks=pytest.mark.slow) for c in DEEP
 ]
-pytestmark = pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason="long double is no wider than double")
+pytestmark = [
+    pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason="long double is no wider than double"),
+    pytest.mark.xdist_group("vmath"),  # which share libraries
+]
 
 
 def types(isa: simd.Isa) -> list[str]:

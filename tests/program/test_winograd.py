@@ -89,7 +89,7 @@ def test_small_matrices_written_out(data: st.DataObject, rows: int, columns: int
 # --- what it computes --------------------------------------------------------------------------------
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     c=st.builds(
         Conv,
