@@ -18,7 +18,8 @@ from zoo import build, catalog, light, mlperf_tiny, nets
 Feeds = Mapping[str, np.ndarray[Any, Any]]
 REAL_STEPS = 12  # consecutive steps of the clip that a test runs, from the start of the first sentence
 HEAVY = (
-    "light-squeezenet", "light-resnet50", "light-shufflenet", "light-densenet121", "light-inception-v1", "mobilenet-v2", "transformer-128",
+    "light-squeezenet", "light-resnet50", "light-shufflenet", "light-densenet121", "light-inception-v1", "mobilenet-v2",
+    "transformer-128",
     "transformer-512", "gemm-960x1024x1024",
 )  # fmt: skip
 
