@@ -122,3 +122,24 @@ def test_long_windows_are_padded() -> None:
     assert not any(map(clipped, defines(module)))
     assert any(map(clipped, defines(optimise(window(MAX_TERMS // 5), 8))))
     assert not any(map(clipped, defines(optimise(window(), 1))))  # no vectors, so short loops are as good
+
+
+def test_data_that_lies_across_is_padded_and_turned() -> None:
+    """h[c, t] is an output, so it stays as it is: the copy with the padding lies as vectors want it."""
+    b, rng = Builder(), np.random.default_rng(0)
+    u = b.input("u", "f32", (8, 9))
+    mixed, w, last = (b.constant(rng.standard_normal(n).astype(np.float32)) for n in ((8, 8), (8, 3), (8, 8)))
+    h = b.compute((8, 9), lambda c, t: b.sum((8,), lambda k: u[k, t] * mixed[k, c]))
+
+    def tap(t: Expr, c: Expr, k: Expr) -> Expr:
+        return select((index(0) <= t + k - 1) & (t + k - 1 < 9), h[c, t + k - 1], const(0, "f32")) * w[c, k]
+
+    y = b.compute((8, 9), lambda c, t: b.sum((3,), lambda k: tap(t, c, k)))
+    b.output("h", h)
+    b.output("z", b.compute((8, 9), lambda o, t: b.sum((8,), lambda c: y[c, t] * last[c, o])))
+    module = preserves(lambda m: optimise(m, 8), b.module())
+    assert not any(map(clipped, defines(module)))
+    (copy,) = {b for b in module.buffers() if b.name.endswith(".pad")}
+    assert copy.bound == (11, 8)
+    feeds = feeds_of(module, 1)
+    assert_close(Native(module, "native").run(feeds), interp.run(module, feeds), 64)

@@ -9,6 +9,7 @@ some tens of frames multiplies more padding than data in its wide windows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,7 +18,7 @@ import numpy as np
 from headrace.program.access import flat
 from headrace.program.expr import Axis, Expr, index, is_const, reduce_over, select, substitute, transform, walk
 from headrace.program.index import coefficient, free_vars
-from headrace.program.ir import Define, Module, Statement
+from headrace.program.ir import Buffer, Define, Module, Statement
 from headrace.program.rewrite import each_list, map_expressions, replace_body
 
 MAX_TERMS = 512  # points times taps that are written out
@@ -119,14 +120,20 @@ def _window(define: Define, total: Expr, inside: Expr) -> Window | None:
     return Window(points[0], taps[0]) if wide else None
 
 
-def _has_vectors(define: Define, lanes: int) -> bool:
-    """Whether data and result lie side by side along another axis than the window's."""
+def may_lie_in_vectors(define: Define, lanes: int) -> bool:
+    """Whether the data of a window lies side by side along another axis, or may still be laid out so."""
+    return _has_vectors(define, lanes, lambda b: b.space == "scratch")
+
+
+def _has_vectors(define: Define, lanes: int, is_free: Callable[[Buffer], bool] = lambda b: False) -> bool:
+    """Whether data and result lie side by side along another axis than the window's, those in free buffers apart."""
     total = _sum(define)
     term = _term(total) if total is not None else None
     window = _window(define, total, term.inside) if total is not None and term is not None else None
     if window is None or term is None or lanes < MIN_ELEMENTS:
         return False
-    places = [flat(term.data.arg, term.data.args), *(flat(s.buffer, s.index) for s in define.stores)]
+    found = [(term.data.arg, term.data.args), *((s.buffer, s.index) for s in define.stores)]
+    places = [flat(b, at) for b, at in found if not is_free(b)]
     return any(
         n != window.points and a.bound >= MIN_ELEMENTS and all(coefficient(i, a.var) == 1 for i in places)
         for n, a in enumerate(define.axes)

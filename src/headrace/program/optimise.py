@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from headrace.program.byte_dot import dot_bytes
-from headrace.program.clip import clip_windows, clipped, may_be_clipped
+from headrace.program.clip import clip_windows, clipped, may_be_clipped, may_lie_in_vectors
 from headrace.program.fold import fold_constants
 from headrace.program.forward import forward_copies
 from headrace.program.fuse import fuse
 from headrace.program.guard import guard_narrow
-from headrace.program.ir import Module
+from headrace.program.ir import Define, Module
 from headrace.program.layout import choose_layout
 from headrace.program.merge import merge_axes
 from headrace.program.pad import pad_guarded
@@ -49,8 +51,9 @@ def specialise(module: Module, lanes: int = 16, dots: bool = False, pairs: bool 
     lanes: f32 elements of a vector of the target; dots: whether it multiplies bytes in fours; pairs: bf16 in twos.
     """
     module = filter_minimally(module, lanes)
+    module = _padded(module, lambda s: may_be_clipped(s) and may_lie_in_vectors(s, lanes))
     module = choose_layout(module, lanes)
-    module = space_rows(_windows(module, lanes))
+    module = space_rows(_padded(clip_windows(module, lanes), clipped))
     module = merge_axes(module)
     if dots:
         module = dot_bytes(module)
@@ -60,8 +63,7 @@ def specialise(module: Module, lanes: int = 16, dots: bool = False, pairs: bool 
     return module
 
 
-def _windows(module: Module, lanes: int) -> Module:
-    """Small windows clipped; those that do not suit this target padded like the others."""
-    before = clip_windows(module, lanes)
-    after = pad_guarded(before, leave=clipped)
-    return before if after.body == before.body else forward_copies(split_guards(after))
+def _padded(module: Module, leave: Callable[[Define], object]) -> Module:
+    """What pad_guarded() left and this target does not take: padded like the rest."""
+    after = pad_guarded(module, leave)
+    return module if after.body == module.body else forward_copies(split_guards(after))
