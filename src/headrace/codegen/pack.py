@@ -174,7 +174,9 @@ class Packer:
             if places
             else np.broadcast_to(e.arg.data, shape)
         )
-        data = np.where(np.broadcast_to(valid, shape), data, np.zeros((), data.dtype)).ravel()
+        if not valid.all():
+            data = np.where(np.broadcast_to(valid, shape), data, np.zeros((), data.dtype))
+        data = np.ascontiguousarray(data).ravel()
         is_padded = bool(dims) and dims[-1].kind == "lanes"
         buffer = self._made(f"{e.arg.name}.packed", e.dtype, data, f"{e.dtype} {is_padded}")
         self.padded |= {buffer} if is_padded else set()
@@ -185,7 +187,9 @@ class Packer:
         return self._made(name, "i32", data, "i32 computed")
 
     def _made(self, name: str, dtype: str, data: Array, kind: str) -> Buffer:
-        digest = hashlib.sha256(data.tobytes() + kind.encode()).hexdigest()
+        found = hashlib.sha256(kind.encode())
+        found.update(data.view(np.uint8))
+        digest = found.hexdigest()
         if digest not in self.made:
             self.made[digest] = Buffer(f"{name}{len(self.made)}", dtype, (data.size,), "const", data)
         return self.made[digest]
