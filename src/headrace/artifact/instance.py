@@ -26,7 +26,7 @@ from headrace.artifact.ports import (
 )
 from headrace.codegen.generated import Port
 
-# Below this many bytes it is cheaper to copy an array to a fixed place than to ask NumPy for its address.
+# Below this many bytes an array it is cheaper to copy all to fixed places than to ask NumPy for their addresses.
 STAGED_BYTES = 32768
 
 
@@ -46,6 +46,7 @@ class Instance:
         self._state = block_of(manifest.state_bytes, manifest.align)
         self._scratch = block_of(manifest.scratch_bytes, manifest.align)
         self._blocks = (address(self._state), address(self._scratch))
+        self._output_shapes = {p.name: bound_shape(p, {}) for p in manifest.outputs} if not manifest.symbols else {}
         self._busy = ctypes.c_int(0)
         self._using = threading.Lock()
         self._stage()
@@ -161,9 +162,9 @@ class Instance:
         if out:
             taken = self._checked_out(out, [self._fixed(p, symbols) for p in manifest.outputs])
             check_overlap(given, taken)
+        shapes = {p.name: bound_shape(p, symbols) for p in manifest.outputs} if symbols else self._output_shapes
         results = {
-            p.name: taken[p.name] if p.name in taken else np.empty(bound_shape(p, symbols), dtypes[p.name])
-            for p in manifest.outputs
+            name: taken[name] if name in taken else np.empty(shape, dtypes[name]) for name, shape in shapes.items()
         }
         self._invoke(function, self._call(given, results, symbols))
         return results
@@ -181,7 +182,7 @@ class Instance:
         """Fixed memory for small inputs and outputs of static shape, with everything a run needs prepared."""
         manifest = self._manifest
         ports = (*manifest.inputs, *manifest.outputs)
-        self._is_staged = not manifest.symbols and sum(p.nbytes for p in ports) <= STAGED_BYTES
+        self._is_staged = not manifest.symbols and sum(p.nbytes for p in ports) <= STAGED_BYTES * len(ports)
         if not self._is_staged:
             return
         given, taken = ({p.name: self._new(p) for p in side} for side in (manifest.inputs, manifest.outputs))

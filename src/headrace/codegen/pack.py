@@ -188,7 +188,7 @@ class Packer:
 
     def _made(self, name: str, dtype: str, data: Array, kind: str) -> Buffer:
         found = hashlib.sha256(kind.encode())
-        found.update(data.view(np.uint8))
+        found.update(data.view(np.uint8).data)
         digest = found.hexdigest()
         if digest not in self.made:
             self.made[digest] = Buffer(f"{name}{len(self.made)}", dtype, (data.size,), "const", data)
