@@ -50,8 +50,7 @@ def flags_for(isa: Isa) -> tuple[str, ...]:
 NATIVE = [t.name for t in TARGETS.values() if not t.missing_here()]
 _EMULATED = [t.name for t in TARGETS.values() if t.name not in NATIVE and emulated(t.isa)]
 RUNNABLE = [*NATIVE, *_EMULATED]
-# of those that are emulated the plainest and the richest, whose code holds that of the others but for tiles, which
-# have tests of their own
-_RICHEST = ("x86-64-avx512", "x86-64-avx512-fp16")
-EVERYDAY = [*(t for t in NATIVE if not t.endswith("amx")), *(t for t in _EMULATED if t in _RICHEST)]
+# of those that are emulated the richest, whose code holds that of the others but for tiles, which have tests of
+# their own
+EVERYDAY = [*(t for t in NATIVE if not t.endswith("amx")), *(t for t in _EMULATED if t == "x86-64-avx512-fp16")]
 HERE = [pytest.param(t, marks=[] if t in EVERYDAY else [pytest.mark.slow]) for t in RUNNABLE]

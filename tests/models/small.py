@@ -30,3 +30,4 @@ def split_cases(names: tuple[str, ...] = SMALL) -> list[Any]:
 
 
 SMALL_CASES = split_cases()
+HEAVY_CASES = [case(subject) for subject in SUBJECTS.values() if subject.is_heavy]

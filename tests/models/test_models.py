@@ -10,6 +10,7 @@ import pytest
 import headrace as hr
 from headrace.measure.verify_report import VerifyReport
 from tests.models.compiled import CASES, LIGHT_CASES, SUBJECTS, program
+from tests.models.small import SMALL_CASES
 
 
 def check(report: VerifyReport, record: pytest.FixtureRequest) -> None:
@@ -55,7 +56,7 @@ def test_runs_repeat_to_the_bit(name: str) -> None:
             assert value.tobytes() == results[key].tobytes(), key
 
 
-@pytest.mark.parametrize("name", LIGHT_CASES)
+@pytest.mark.parametrize("name", SMALL_CASES)
 def test_two_threads_give_the_bits_of_one(name: str) -> None:
     """Two instances run the same steps at the same time, with state and scratch of their own."""
     compiled = program(name)
@@ -80,9 +81,12 @@ def test_quantised_results_are_those_of_onnxruntime() -> None:
     assert report.relative == 0, "\n" + report.table()
 
 
+TARGETS = ["x86-64-avx2", *(pytest.param(t, marks=pytest.mark.slow) for t in ("x86-64", "x86-64-avx512", "generic"))]
+
+
 @pytest.mark.models
 @pytest.mark.xdist_group("pulsevad-int8")
-@pytest.mark.parametrize("target", ["x86-64", "x86-64-avx2", "x86-64-avx512", "generic"])
+@pytest.mark.parametrize("target", TARGETS)
 def test_quantised_code_is_small(target: str) -> None:
     """Under 60 kB of machine code on every target that this machine can compile for."""
     subject = SUBJECTS["pulsevad-int8"]

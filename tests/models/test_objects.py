@@ -17,9 +17,11 @@ from headrace.measure.compare import compare
 from headrace.targets.registry import get_target
 from headrace.targets.toolchain import find_toolchain, find_toolchains
 from tests.models.compiled import CASES, LIGHT_CASES, SUBJECTS, program
+from tests.models.small import HEAVY_CASES, split_cases
 
 TARGET = get_target("native")
 KINDS = [t.kind for t in find_toolchains() if t.builds_for(TARGET.triple)]
+FEW = [*split_cases(("silero-step", "dfn3-enc[S=1]", "pulsevad", "pulsevad-int8", "resnet8")), *HEAVY_CASES]
 ALLOWED = {"memcpy", "memset"}
 STRICT = ("-fsyntax-only", "-O2", "-Wall", "-Wextra", "-Werror")
 STEPS = 3
@@ -47,7 +49,7 @@ def test_objects_need_nothing_but_memcpy_and_memset(name: str) -> None:
     assert strong <= ALLOWED
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", FEW)
 def test_the_source_compiles_without_a_warning(name: str) -> None:
     source = source_of(name)
     command = [*find_toolchain(None, TARGET.triple).command, "-std=c11", *STRICT, source.name]
@@ -56,7 +58,7 @@ def test_the_source_compiles_without_a_warning(name: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", FEW)
 def test_the_source_is_cpp_too(name: str) -> None:
     source = source_of(name)
     command = ["g++", "-x", "c++", "-std=c++17", *STRICT, source.name]
