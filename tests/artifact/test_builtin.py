@@ -97,3 +97,25 @@ def test_without_cpython_ctypes_does_it(short_path: Path, monkeypatch: pytest.Mo
     assert type(call) is not type(len)
     call()
     np.testing.assert_array_equal(y, X * WEIGHTS)
+
+
+def test_libraries_from_before_it_run_by_ctypes(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Older:
+        """A library without the function."""
+
+        def __init__(self, library: object) -> None:
+            self._library = library
+
+        def __getattr__(self, name: str) -> object:
+            if name.endswith("_bridge_interpreter"):
+                raise AttributeError(name)
+            return getattr(self._library, name)
+
+    load = code._load
+    monkeypatch.setattr(code, "_load", lambda path: Older(load(path)))
+    monkeypatch.setattr(code, "_without_release", lambda library: library)
+    y = np.empty_like(X)
+    call = open_program(short_path).instance().bind({"x:0": X}, {"y:0": y})
+    assert type(call) is not type(len)
+    call()
+    np.testing.assert_array_equal(y, X * WEIGHTS)

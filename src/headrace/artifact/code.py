@@ -82,9 +82,11 @@ class Code:
         return bound
 
     def _built_in(self) -> int:
-        """Address of NAME_bridge_bound, ready to be called by this interpreter."""
-        table = interpreter()
-        _symbol(self._library, f"{self.name}_bridge_interpreter")(ctypes.byref(table))
+        """Address of NAME_bridge_bound, ready to be called by this interpreter; 0 in libraries from before it."""
+        table, ready = interpreter(), getattr(self._library, f"{self.name}_bridge_interpreter", None)
+        if ready is None:
+            return 0
+        ready(ctypes.byref(table))
         return ctypes.cast(_symbol(self._library, f"{self.name}_bridge_bound"), ctypes.c_void_p).value or 0
 
     def _fail(self, code: int) -> None:
