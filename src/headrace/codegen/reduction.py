@@ -84,23 +84,8 @@ class ReductionEmitter:
 
     def prepare(self, emitter: Emitter, scope: Scope, roots: list[Expr]) -> None:
         """Emit all reductions that the roots are sure to need."""
-        found: dict[Expr, None] = {}
-        seen: set[Expr] = set()
-
-        def go(e: Expr) -> None:
-            if e in seen:
-                return
-            seen.add(e)
-            if e.op == "reduce":
-                if scope.find((e, self._lanes(emitter, e))) is None:
-                    found[e] = None
-                return
-            for a in e.args[:1] if e.op == "select" else e.args:
-                go(a)
-
-        for r in roots:
-            go(r)
-        self._emit_groups(emitter, scope, list(found))
+        sure = st.sure_reductions(roots)
+        self._emit_groups(emitter, scope, [e for e in sure if scope.find((e, self._lanes(emitter, e))) is None])
 
     def _lanes(self, emitter: Emitter, e: Expr) -> int:
         return emitter.lanes if emitter.lane_of(e) is not None else 1

@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from headrace.program.access import flat
-from headrace.program.expr import Axis, Expr, index, is_const, reduce_over, select, substitute, transform, walk
+from headrace.program.expr import Axis, Expr, index, is_const, reduce_over, select, substitute, walk
 from headrace.program.index import coefficient, free_vars
 from headrace.program.ir import Buffer, Define, Module, Statement
 from headrace.program.rewrite import each_list, map_expressions, replace_body
@@ -53,9 +53,7 @@ def clip_windows(module: Module, lanes: int) -> Module:
 
 def may_be_clipped(define: Define) -> bool:
     """Whether a Define is such a window, small enough, and of finite weights."""
-    total = _sum(define)
-    term = _term(total) if total is not None else None
-    return total is not None and term is not None and _window(define, total, term.inside) is not None
+    return _guarded(define) is not None
 
 
 def clipped(define: Define) -> Window | None:
@@ -88,6 +86,16 @@ def _sum(define: Define) -> Expr | None:
         return None
     found = [e for e in walk(define.stores[0].value, *define.stores[0].index) if e.op == "reduce"]
     return found[0] if len(found) == 1 and found[0].arg[0] == "sum" else None
+
+
+def _guarded(define: Define) -> tuple[Expr, _Term, Window] | None:
+    """The sum of a window that may be clipped, its terms, and its axes."""
+    total = _sum(define)
+    term = _term(total) if total is not None else None
+    if total is None or term is None:
+        return None
+    window = _window(define, total, term.inside)
+    return None if window is None else (total, term, window)
 
 
 def _term(total: Expr) -> _Term | None:
@@ -127,11 +135,10 @@ def may_lie_in_vectors(define: Define, lanes: int) -> bool:
 
 def _has_vectors(define: Define, lanes: int, is_free: Callable[[Buffer], bool] = lambda b: False) -> bool:
     """Whether data and result lie side by side along another axis than the window's, those in free buffers apart."""
-    total = _sum(define)
-    term = _term(total) if total is not None else None
-    window = _window(define, total, term.inside) if total is not None and term is not None else None
-    if window is None or term is None or lanes < MIN_ELEMENTS:
+    guarded = _guarded(define)
+    if guarded is None or lanes < MIN_ELEMENTS:
         return False
+    _, term, window = guarded
     found = [(term.data.arg, term.data.args), *((s.buffer, s.index) for s in define.stores)]
     places = [flat(b, at) for b, at in found if not is_free(b)]
     return any(
@@ -141,11 +148,8 @@ def _has_vectors(define: Define, lanes: int, is_free: Callable[[Buffer], bool] =
 
 
 def _clip(s: Define) -> Statement:
-    def rule(e: Expr) -> Expr | None:
-        term = _term(e) if e.op == "reduce" and e.arg[0] == "sum" else None
-        if term is None:
-            return None
-        product = term.data * term.weight
-        return reduce_over("sum", e.arg[1], select(term.inside, product, 0))
-
-    return map_expressions(s, lambda e: transform(e, rule))
+    guarded = _guarded(s)
+    assert guarded is not None
+    total, term, _ = guarded
+    new = reduce_over("sum", total.arg[1], select(term.inside, term.data * term.weight, 0))
+    return map_expressions(s, lambda e: substitute(e, {total: new}))

@@ -51,7 +51,7 @@ def specialise(module: Module, lanes: int = 16, dots: bool = False, pairs: bool 
     lanes: f32 elements of a vector of the target; dots: whether it multiplies bytes in fours; pairs: bf16 in twos.
     """
     module = filter_minimally(module, lanes)
-    module = _padded(module, lambda s: may_be_clipped(s) and may_lie_in_vectors(s, lanes))
+    module = _padded(module, lambda s: may_lie_in_vectors(s, lanes))
     module = choose_layout(module, lanes)
     module = space_rows(_padded(clip_windows(module, lanes), clipped))
     module = merge_axes(module)

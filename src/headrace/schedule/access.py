@@ -140,6 +140,11 @@ class Facts:
 
 def _first_pass(define: Define) -> Define:
     """The Define with 0 for the variables of the loops around it."""
+    outer = around(define)
+    return substitute_axes(define, define.axes, dict.fromkeys(outer, index(0))) if outer else define
+
+
+def around(define: Define) -> frozenset[Expr]:
+    """Variables of the loops around a Define."""
     used = frozenset().union(*(free_vars(e) for s in define.stores for e in (s.value, *s.index)))
-    around = used - {a.var for a in define.axes}
-    return substitute_axes(define, define.axes, dict.fromkeys(around, index(0))) if around else define
+    return used - {a.var for a in define.axes}

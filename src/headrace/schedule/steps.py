@@ -8,6 +8,7 @@ store them under `key(define)`.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Union
 
@@ -167,6 +168,26 @@ def reductions(define: Define) -> list[Expr]:
     for s in define.stores:
         for root in (s.value, *s.index):
             go(root, seen)
+    return list(found)
+
+
+def sure_reductions(roots: Iterable[Expr]) -> list[Expr]:
+    """The outermost reductions that evaluating the roots is sure to need: not those behind a condition."""
+    found: dict[Expr, None] = {}
+    seen: set[Expr] = set()
+
+    def go(e: Expr) -> None:
+        if e in seen:
+            return
+        seen.add(e)
+        if e.op == "reduce":
+            found[e] = None
+            return
+        for a in e.args[:1] if e.op == "select" else e.args:
+            go(a)
+
+    for root in roots:
+        go(root)
     return list(found)
 
 

@@ -61,24 +61,8 @@ class WordSum:
 
 def word_sums(define: Define) -> tuple[WordSum, ...]:
     """The sums of this form that every point of a Define is sure to need."""
-    found: dict[Expr, WordSum] = {}
-    seen: set[Expr] = set()
-
-    def go(e: Expr) -> None:
-        if e in seen:
-            return
-        seen.add(e)
-        if e.op == "reduce":
-            matched = _match(e)
-            if matched is not None:
-                found[e] = matched
-            return
-        for a in e.args[:1] if e.op == "select" else e.args:
-            go(a)
-
-    for s in define.stores:
-        go(s.value)
-    return tuple(found.values())
+    matched = map(_match, st.sure_reductions(s.value for s in define.stores))
+    return tuple(m for m in matched if m is not None)
 
 
 def _match(e: Expr) -> WordSum | None:

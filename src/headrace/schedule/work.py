@@ -11,6 +11,7 @@ from headrace.program.expr import Expr, extent_bound, walk
 from headrace.program.index import bounds, free_vars
 from headrace.program.ir import Branch, Buffer, Define, Loop, Statement, nested
 from headrace.schedule import steps as st
+from headrace.schedule.access import around
 
 FUNCTIONS = frozenset(
     "exp expm1 log log1p log2 tanh sigmoid erf softplus sin cos tan asin acos atan sinh cosh asinh acosh atanh "
@@ -119,12 +120,11 @@ def _define(define: Define, times: int, loaded: _Touched, stored: _Touched) -> t
             loaded.add(s.buffer, s.index)
     operations = functions = 0
     fused, share = fused_products(every), computed_share(define)
-    around = frozenset().union(*map(free_vars, every)) - {a.var for a in define.axes}
-    around -= {a.var for n in every if n.op == "reduce" for a in n.arg[1]}
+    outer = around(define)
     for n in every:
         if n.dtype == "index" or n.op in FREE or n in fused or (share < 1 and n.op in CONDITIONAL):
             continue
-        count = round(_points(_domain(n) - around) * (share if n.op == "reduce" else 1))
+        count = round(_points(_domain(n) - outer) * (share if n.op == "reduce" else 1))
         operations += count
         functions += count if n.op in FUNCTIONS else 0
     return times * st.macs(define), times * operations, times * functions
